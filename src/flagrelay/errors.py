@@ -1,0 +1,175 @@
+"""The exception tree. Every message says what failed, where, why and, where something can be done, what.
+
+FlagrelayError
+├── InputError              what somebody gave us is wrong; nothing was changed
+│   ├── DefinitionError     a flag, population or flag set that breaks the definition's rules
+│   ├── MessageError        bytes that are no change message, event or event id
+│   └── SettingError        a setting or option out of its range
+├── HistoryError            a change that does not follow the snapshot it was given to
+├── StoreError              Redis answered, and the answer is no
+│   ├── EnvironmentMissing  no such environment (never created, destroyed, or Redis was wiped)
+│   ├── EnvironmentExists
+│   ├── FlagMissing         no such flag (to kill, to revive, to delete)
+│   ├── VariantMissing      `kill --to` names a variant that the flag does not have
+│   ├── NotKilled           `revive` of a flag that is not killed
+│   ├── Conflict            somebody else changed it first
+│   ├── ChangelogTrimmed    the changes asked for are no longer held
+│   ├── StoreCorrupt        what Redis holds contradicts itself
+│   └── AccessKeyMissing    no access key with that id
+├── StoreUnavailable        Redis does not answer, or not us (connection, timeout, credentials, memory)
+├── StreamError             the far end of a stream answered with an error, or broke the protocol
+└── Refusal                 a request that is answered with an error: status, code, details
+"""
+
+
+class FlagrelayError(Exception):
+    """The root: whatever flagrelay raises on purpose."""
+
+
+class InputError(FlagrelayError):
+    """What somebody gave us is wrong; nothing was changed."""
+
+
+class DefinitionError(InputError):
+    """A flag, population or flag set that breaks the rules of a definition.
+
+    Args:
+        subject: what it is about, as a person names it: `flag "checkout-v2"`, `population "beta"`, `flag set`.
+        path: where in it, as a JSON path below the subject: `variants.on`; empty for the whole.
+        cause: what is wrong and, where it helps, what would be right.
+    """
+
+    def __init__(self, subject: str, path: str, cause: str) -> None:
+        super().__init__(f"{subject}: {f'at {path}: ' if path else ''}{cause}")
+        self.subject = subject
+        self.path = path
+        self.cause = cause
+
+
+class MessageError(InputError):
+    """Bytes that are no change message, event or event id."""
+
+
+class SettingError(InputError):
+    """A setting or option out of its range, or one that contradicts another."""
+
+
+class HistoryError(FlagrelayError):
+    """A change that does not follow the snapshot it was given to."""
+
+
+class StoreError(FlagrelayError):
+    """Redis answered, and the answer is no."""
+
+
+class EnvironmentMissing(StoreError):
+    """No such environment: never created, destroyed, or Redis was wiped."""
+
+    def __init__(self, environment: str) -> None:
+        super().__init__(
+            f'environment "{environment}" does not exist in Redis: create it with '
+            f"`flagrelay env create {environment}`, or check the Redis URL and prefix"
+        )
+        self.environment = environment
+
+
+class EnvironmentExists(StoreError):
+    """An environment of that name is there already."""
+
+    def __init__(self, environment: str) -> None:
+        super().__init__(f'environment "{environment}" exists already; nothing was changed')
+        self.environment = environment
+
+
+class FlagMissing(StoreError):
+    """No such flag in the environment."""
+
+    def __init__(self, environment: str, key: str) -> None:
+        super().__init__(
+            f'environment "{environment}" has no flag "{key}": `flagrelay flags list` shows what it has'
+        )
+        self.environment = environment
+        self.key = key
+
+
+class VariantMissing(StoreError):
+    """The flag has no such variant."""
+
+    def __init__(self, environment: str, key: str, variant: str) -> None:
+        super().__init__(
+            f'flag "{key}" of environment "{environment}" has no variant "{variant}"; nothing was changed'
+        )
+        self.environment = environment
+        self.key = key
+        self.variant = variant
+
+
+class NotKilled(StoreError):
+    """The flag is not killed, so there is nothing to revive."""
+
+    def __init__(self, environment: str, key: str) -> None:
+        super().__init__(f'flag "{key}" of environment "{environment}" is not killed; nothing was changed')
+        self.environment = environment
+        self.key = key
+
+
+class Conflict(StoreError):
+    """Somebody else changed it first.
+
+    Args:
+        subject: `flag "checkout-v2"` or `population "beta"`.
+        expected: the revision that the writer had read; 0 for "does not exist".
+        found: the revision it is at now; 0 for "does not exist".
+    """
+
+    def __init__(self, subject: str, expected: int, found: int) -> None:
+        now = f"is at revision {found}" if found else "does not exist"
+        then = f"revision {expected}" if expected else "no such entry"
+        super().__init__(
+            f"{subject} {now}, but the edit was made from {then}: read it again and repeat the edit"
+        )
+        self.subject = subject
+        self.expected = expected
+        self.found = found
+
+
+class ChangelogTrimmed(StoreError):
+    """The changes asked for are no longer held."""
+
+
+class StoreCorrupt(StoreError):
+    """What Redis holds contradicts itself: half-written, half-evicted, or edited by hand."""
+
+
+class AccessKeyMissing(StoreError):
+    """No access key with that id."""
+
+    def __init__(self, key_id: str) -> None:
+        super().__init__(f'no access key has the id "{key_id}": `flagrelay keys list` shows the ids')
+        self.key_id = key_id
+
+
+class StoreUnavailable(FlagrelayError):
+    """Redis does not answer, or not us: connection, timeout, credentials, memory, read-only replica."""
+
+
+class StreamError(FlagrelayError):
+    """The far end of a stream answered with an error, or broke the protocol."""
+
+
+class Refusal(FlagrelayError):
+    """A request that is answered with an error.
+
+    Args:
+        status: HTTP status, 400-599.
+        code: the `errorCode` of the JSON body, in OpenFeature's manner: upper case with underscores.
+        details: the `errorDetails`: a sentence for the person who reads the client's log.
+        retry_after: seconds for the `Retry-After` header, or None for no such header.
+    """
+
+    def __init__(self, status: int, code: str, details: str, *, retry_after: int | None = None) -> None:
+        super().__init__(f"{status} {code}: {details}")
+        self.status = status
+        self.code = code
+        self.details = details
+        self.retry_after = retry_after

@@ -1,0 +1,19 @@
+"""How a change moves: from Redis into memory, and out to every stream.
+
+Contract: asyncio and the store, nothing of HTTP: no server, no request, no metrics library, no settings (plain
+arguments). `server` and `cli` stand above it; nothing below may import it. What runs once per stream
+(`pump`, `subscriber`) never awaits, and makes nothing that could be made once per change.
+
+    states       the states of a source, as a table
+    follow       what a message from Redis means for the position we hold; pure
+    backoff      how long to wait before the next try
+    channel      one Redis channel, listened to for good
+    source       follows one environment in Redis
+    pipeline     the path of a change, from the source to the streams
+    held         the frames of the last changes, for whoever has to catch up
+    subscriber   one open stream, the relay's side of it
+    hub          all streams of one environment
+    pump         writes what is new to every stream, in slices
+    stats        what happened, counted
+    relay        all environments of one process
+"""

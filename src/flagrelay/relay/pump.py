@@ -1,0 +1,156 @@
+"""Writes what is new to every stream. The innermost loop of flagrelay: what stands in `_write` runs per stream."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from time import perf_counter, time
+from typing import TYPE_CHECKING
+
+import structlog
+
+from flagrelay.relay.stats import Delivery
+from flagrelay.wire.frame import Frame
+
+if TYPE_CHECKING:  # the two know each other; only one can import the other
+    from flagrelay.relay.hub import Hub
+    from flagrelay.relay.subscriber import Subscriber
+
+SLICE = 0.001
+"""Seconds of writing between two turns of the event loop, so that accepting, health and Redis go on."""
+
+BATCH = 32
+"""Streams written between two looks at the clock."""
+
+log = structlog.get_logger()
+
+
+class Pump:
+    """Rounds over the streams of one hub, in slices.
+
+    A round gives each stream everything it lacks at the moment of its turn; news that comes during a round
+    is therefore merged into the rest of it, and the round that follows serves those whose turn was before.
+    Heartbeats have rounds of their own, which run only while there is no news.
+    """
+
+    def __init__(
+        self, hub: "Hub", *, heartbeat: Callable[[], Frame], delivered: Callable[[Delivery], None]
+    ) -> None:
+        self._hub = hub
+        self._heartbeat = heartbeat
+        self._delivered = delivered
+        self._news: deque[Subscriber] = deque()
+        self._beats: deque[Subscriber] = deque()
+        self._goal = 0
+        self._turned = 0
+        self._scheduled = False
+        self._underway: deque[_Underway] = deque()
+        self._unmarked: list[_Underway] = []
+
+    def news(self, at: int) -> None:
+        """The hub has a new head; `at` is the change's time in Redis, in microseconds."""
+        change = _Underway(self._hub.held.head, at)
+        self._underway.append(change)
+        self._unmarked.append(change)
+        self.wake()
+
+    def wake(self) -> None:
+        """Start a round. An idle pump writes its first slice at once, in the caller's turn of the loop."""
+        if not self._news:
+            self._begin()
+            self._news_slice()
+            self._schedule()
+
+    def beat(self) -> None:
+        """Start a round of heartbeats, unless the last one is still under way."""
+        if not self._beats:
+            self._beats.extend(self._hub.subscribers)
+            self._schedule()
+
+    def _schedule(self) -> None:
+        if not self._scheduled and (self._news or self._beats):
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._scheduled = False
+        if self._news:
+            self._news_slice()
+        else:
+            self._beat_slice()
+        self._schedule()
+
+    def _begin(self) -> None:
+        # Rotated, so that nobody is always last.
+        self._goal = self._hub.held.head
+        self._news.extend(self._hub.subscribers)
+        if self._news:
+            self._turned = (self._turned + 7919) % len(self._news)
+            self._news.rotate(-self._turned)
+
+    def _news_slice(self) -> None:
+        end = perf_counter() + SLICE
+        if self._unmarked:
+            self._write(1)
+            now = time()
+            for change in self._unmarked:
+                change.first = now
+            self._unmarked.clear()
+        else:
+            self._write(BATCH)
+        while self._news and perf_counter() < end:
+            self._write(BATCH)
+        if not self._news:
+            self._finish()
+
+    def _write(self, most: int) -> None:
+        news = self._news
+        hub = self._hub
+        head = hub.held.head
+        sent = 0
+        for _ in range(min(most, len(news))):
+            subscriber = news.popleft()
+            if subscriber.position < head and not subscriber.paused_at:
+                data = hub.tail(subscriber.position, subscriber.framing)
+                subscriber.position = head
+                sent += len(data)
+                try:
+                    subscriber.transport.write(data)
+                except Exception:
+                    # One broken transport must not keep the change from everybody behind it.
+                    log.exception("a stream's transport failed")
+                    hub.drop(subscriber, "error")
+        hub.stats.sent_bytes += sent
+
+    def _finish(self) -> None:
+        now = time()
+        streams = len(self._hub.subscribers)
+        while self._underway and self._underway[0].number <= self._goal:
+            change = self._underway.popleft()
+            self._delivered(Delivery(at=change.at, first=change.first, last=now, streams=streams))
+        if self._hub.held.head > self._goal:
+            self._begin()
+            if not self._news:
+                self._finish()
+
+    def _beat_slice(self) -> None:
+        hub = self._hub
+        frame = self._heartbeat()
+        end = perf_counter() + SLICE
+        while self._beats and perf_counter() < end:
+            for _ in range(min(BATCH, len(self._beats))):
+                subscriber = self._beats.popleft()
+                if subscriber.position == hub.held.head and not subscriber.paused_at:
+                    data = frame[subscriber.framing]
+                    hub.stats.sent_bytes += len(data)
+                    subscriber.transport.write(data)
+
+
+class _Underway:
+    """A change that not every stream has yet."""
+
+    __slots__ = ("at", "first", "number")
+
+    def __init__(self, number: int, at: int) -> None:
+        self.number = number
+        self.at = at
+        self.first = 0.0

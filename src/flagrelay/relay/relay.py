@@ -1,0 +1,106 @@
+"""All environments of one process."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+import structlog
+
+from flagrelay.errors import StoreError, StoreUnavailable
+from flagrelay.relay.pipeline import Pipeline, PipelineOptions
+from flagrelay.relay.stats import Delivery
+from flagrelay.store.connection import Store
+from flagrelay.store.environments import list_environments
+
+log = structlog.get_logger()
+
+
+class Relay:
+    """The pipelines of one process, by environment.
+
+    Args:
+        store: where the environments are.
+        environments: which to follow; none for every one that Redis has, new ones included.
+        options: how each is followed and streamed.
+        on_delivered: told of each change once every stream has it.
+        discover_interval: seconds between looks for new environments.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        environments: Iterable[str],
+        options: PipelineOptions,
+        *,
+        on_delivered: Callable[[Pipeline, Delivery], None] = lambda _pipeline, _delivery: None,
+        discover_interval: float = 3.0,
+    ) -> None:
+        self.pipelines: dict[str, Pipeline] = {}
+        self.draining = False
+        self._store = store
+        self._named = tuple(environments)
+        self._options = options
+        self._on_delivered = on_delivered
+        self._discover_interval = discover_interval
+        self._tasks: asyncio.TaskGroup | None = None
+        self._look = asyncio.Event()
+
+    @property
+    def discovers(self) -> bool:
+        """Whether environments are found rather than named."""
+        return not self._named
+
+    async def run(self) -> None:
+        """Follow and stream until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            for environment in self._named:
+                self.follow(environment)
+            if self.discovers:
+                await self._discover()
+
+    def follow(self, environment: str) -> None:
+        """Follow one more environment, unless it is followed already."""
+        if environment not in self.pipelines and self._tasks is not None:
+            pipeline = Pipeline(self._store, environment, self._options, on_delivered=self._on_delivered)
+            self.pipelines[environment] = pipeline
+            self._tasks.create_task(pipeline.run(), name=f"pipeline {environment}")
+
+    def look(self) -> None:
+        """Look for new environments now: something says that there may be one."""
+        self._look.set()
+
+    async def _discover(self) -> None:
+        failing = False
+        while True:
+            try:
+                for summary in await list_environments(self._store):
+                    self.follow(summary.name)
+                failing = False
+            except (StoreUnavailable, StoreError) as error:
+                if not failing:
+                    log.warning("cannot look for environments", reason=str(error))
+                failing = True
+            try:
+                async with asyncio.timeout(self._discover_interval if not failing else 0.5):
+                    await self._look.wait()
+            except TimeoutError:
+                continue
+            self._look.clear()
+
+    @property
+    def streams(self) -> int:
+        """Open streams, over all environments."""
+        return sum(len(pipeline.hub.subscribers) for pipeline in self.pipelines.values())
+
+    async def drain(self, *, spread: float, timeout: float) -> None:  # noqa: ASYNC109 - a limit told to streams, too
+        """End every stream with a goodbye; new ones are refused from now on.
+
+        Args:
+            spread: seconds over which the clients' reconnections are spread.
+            timeout: seconds until what is still open is aborted.
+        """
+        self.draining = True
+        deadline = asyncio.get_running_loop().time() + timeout
+        async with asyncio.TaskGroup() as tasks:
+            for pipeline in self.pipelines.values():
+                tasks.create_task(pipeline.hub.drain(spread=spread, deadline=deadline))

@@ -1,0 +1,210 @@
+"""Follows one environment in Redis: subscribe first, then load, then follow; and never believe a message alone."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from time import time
+from typing import NoReturn
+
+import structlog
+
+from flagrelay.errors import ChangelogTrimmed, MessageError, StoreError, StoreUnavailable
+from flagrelay.flags.change import Change
+from flagrelay.flags.position import Position
+from flagrelay.flags.snapshot import Snapshot
+from flagrelay.relay.backoff import Backoff
+from flagrelay.relay.channel import Listener, listen
+from flagrelay.relay.follow import Repair, Step, compare, judge
+from flagrelay.relay.states import SourceEvent, SourceState, transition
+from flagrelay.relay.stats import Stats
+from flagrelay.store.changelog import read_changes
+from flagrelay.store.connection import Store
+from flagrelay.store.reading import read_clock, read_position, read_snapshot
+from flagrelay.store.subscription import subscribe
+from flagrelay.store.writing import renew_epoch
+from flagrelay.wire.message import decode_message
+
+log = structlog.get_logger()
+
+
+class Source:
+    """One environment in Redis, followed.
+
+    Args:
+        store: where it is.
+        environment: its name.
+        on_load: told of each snapshot that starts a history (the first, another epoch, a reload).
+        on_change: told of each change in order, without holes, with the snapshot that it makes.
+        on_state: told of each move to another state, with a reason for people.
+        verify_interval: seconds between comparisons with Redis; a lost last message shows nowhere else.
+        backoff: how long to wait between tries to connect.
+        stats: where to count.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        environment: str,
+        *,
+        on_load: Callable[[Snapshot], None],
+        on_change: Callable[[Change, Snapshot], None],
+        on_state: Callable[[SourceState, str], None] = lambda _state, _reason: None,
+        verify_interval: float = 3.0,
+        backoff: Backoff | None = None,
+        stats: Stats | None = None,
+    ) -> None:
+        self.environment = environment
+        self.state = SourceState.CONNECTING
+        self.reason = "not connected to Redis yet"
+        self.snapshot: Snapshot | None = None
+        self.confirmed_at = 0.0
+        self.stats = stats or Stats()
+        self._store = store
+        self._on_load = on_load
+        self._on_change = on_change
+        self._on_state = on_state
+        self._verify_interval = verify_interval
+        self._backoff = backoff or Backoff(0.05, 5.0)
+        self._clock_samples: deque[tuple[float, float]] = deque(maxlen=8)
+
+    @property
+    def clock_offset(self) -> float:
+        """Redis's clock minus this machine's, in seconds, from the quickest of the last answers."""
+        return min(self._clock_samples)[1] if self._clock_samples else 0.0
+
+    async def run(self) -> NoReturn:
+        """Follow until cancelled. Whatever Redis does, the last snapshot stays."""
+        listener = Listener(self._settle, self._receive, self._verify, self._lose)
+        await listen(
+            lambda: subscribe(self._store, self.environment),
+            listener,
+            interval=self._verify_interval,
+            backoff=self._backoff,
+        )
+
+    async def _settle(self) -> None:
+        """From LOADING to LIVE: by the changes that we lack, or whole."""
+        self._move(SourceEvent.SUBSCRIBED, "subscribed")
+        why = await self._repair() if self.snapshot else "start"
+        if why:
+            await self._load(why)
+        await self._read_clock()
+        self._confirm()
+        self._move(SourceEvent.LOADED, "the same as Redis")
+
+    async def _receive(self, data: bytes) -> None:
+        try:
+            message = decode_message(data)
+        except MessageError as error:
+            self.stats.bad_messages += 1
+            if self.stats.bad_messages == 1:
+                log.warning("bad message on the channel", environment=self.environment, error=str(error))
+            await self._correct()
+            return
+        match judge(self._held().position, message):
+            case Step.APPLY if isinstance(message, Change):
+                self._apply(message)
+                self._confirm()
+            case Step.DROP:
+                pass
+            case _:
+                await self._correct()
+
+    def _apply(self, change: Change) -> None:
+        self.snapshot = self._held().with_change(change)
+        self.stats.changes += 1
+        self._on_change(change, self.snapshot)
+
+    async def _verify(self) -> None:
+        await self._correct()
+        await self._read_clock()
+
+    async def _correct(self) -> None:
+        """Stand where Redis stands, whatever made us doubt it."""
+        why = await self._repair()
+        if why:
+            self._move(SourceEvent.DIVERGED, why)
+            await self._load(why)
+            self._move(SourceEvent.LOADED, "the same as Redis")
+        self._confirm()
+
+    async def _repair(self) -> str | None:
+        """Apply the changes that we lack. Returns why changes cannot help, or None where all is well."""
+        mine = self._held().position
+        theirs = await read_position(self._store, self.environment)
+        match compare(mine, theirs):
+            case Repair.NONE:
+                return None
+            case Repair.RELOAD:
+                return "fork" if theirs.epoch == mine.epoch else "epoch"
+        self.stats.gaps += 1
+        try:
+            changes = await read_changes(self._store, self.environment, mine.revision)
+        except ChangelogTrimmed:
+            return "trimmed"
+        for change in changes:
+            match judge(self._held().position, change):
+                case Step.APPLY:
+                    self._apply(change)
+                case Step.REPAIR:
+                    return "fork" if change.epoch == mine.epoch else "epoch"
+        return None if self._held().position.revision >= theirs.revision else "trimmed"
+
+    async def _load(self, why: str) -> None:
+        self.stats.reloads[why] += 1
+        snapshot = await read_snapshot(self._store, self.environment)
+        mine = self.snapshot.position if self.snapshot else None
+        if mine and (why == "fork" or _fell_back(mine, snapshot.position)):
+            snapshot = await self._leave_history(mine, snapshot)
+        if snapshot.position != mine:
+            self.snapshot = snapshot
+            self._on_load(snapshot)
+
+    async def _leave_history(self, mine: Position, snapshot: Snapshot) -> Snapshot:
+        """Redis went back to an older state of the same epoch: give what it has now an epoch of its own.
+
+        Event ids may only grow within an epoch, and a client must never resume one history in another.
+        """
+        log.warning(
+            "Redis lost changes that it had acknowledged, as in a failover: its history gets a new epoch",
+            environment=self.environment,
+            held=mine.revision,
+            found=snapshot.position.revision,
+        )
+        for _ in range(10):
+            if snapshot.position.epoch != mine.epoch:
+                return snapshot
+            await renew_epoch(self._store, self.environment, snapshot.position)
+            snapshot = await read_snapshot(self._store, self.environment)
+        raise StoreUnavailable(
+            f'environment "{self.environment}" changes faster than its epoch can be renewed'
+        )
+
+    async def _read_clock(self) -> None:
+        asked = time()
+        redis_us = await read_clock(self._store, self.environment)
+        answered = time()
+        self._clock_samples.append((answered - asked, redis_us / 1e6 - (asked + answered) / 2))
+
+    def _held(self) -> Snapshot:
+        if self.snapshot is None:
+            raise RuntimeError("nothing is followed before it is loaded")
+        return self.snapshot
+
+    def _confirm(self) -> None:
+        self.confirmed_at = asyncio.get_running_loop().time()
+
+    def _lose(self, reason: str) -> None:
+        self.stats.connection_losses += 1
+        self._move(SourceEvent.LOST if self.snapshot else SourceEvent.FAILED, reason)
+
+    def _move(self, event: SourceEvent, reason: str) -> None:
+        state = transition(self.state, event)
+        if (state, reason) != (self.state, self.reason):
+            self.state = state
+            self.reason = reason
+            self._on_state(state, reason)
+
+
+def _fell_back(mine: Position, theirs: Position) -> bool:
+    return theirs.epoch == mine.epoch and theirs != mine and theirs.revision <= mine.revision

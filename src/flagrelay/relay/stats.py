@@ -1,0 +1,41 @@
+"""What happened in one environment, counted; whoever exports it reads it."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Stats:
+    """Counts since the process started."""
+
+    opened: int = 0
+    """Streams opened."""
+    resumed: Counter[str] = field(default_factory=Counter)
+    """Streams opened, by how: `full`, `delta`, `current`."""
+    closed: Counter[str] = field(default_factory=Counter)
+    """Streams closed, by reason."""
+    sent_bytes: int = 0
+    """Bytes given to transports, framing included, response heads not."""
+    changes: int = 0
+    """Changes applied."""
+    gaps: int = 0
+    """Times that changes were missing and read from the changelog."""
+    reloads: Counter[str] = field(default_factory=Counter)
+    """Whole reads, by reason: `start`, `reconnect`, `trimmed`, `epoch`, `fork`."""
+    bad_messages: int = 0
+    """Messages on the channel that could not be read."""
+    connection_losses: int = 0
+    """Times that the connection to Redis, or what it held for us, was lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """How one change reached the streams that were open; times in seconds since 1970, this machine's clock.
+
+    `first` and `last` are when its bytes were handed to the first and to the last stream's transport.
+    """
+
+    at: int
+    first: float
+    last: float
+    streams: int

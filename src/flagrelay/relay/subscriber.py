@@ -1,0 +1,73 @@
+"""One open stream, the relay's side of it."""
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING, Protocol
+
+from flagrelay.wire.frame import Framing
+
+if TYPE_CHECKING:  # the two know each other; only one can import the other
+    from flagrelay.relay.hub import Hub
+
+GONE = sys.maxsize
+"""The position of a stream that wants nothing more: no head is ever ahead of it."""
+
+
+class StreamTransport(Protocol):
+    """What a subscriber writes to: an asyncio transport, or what stands in for one under another server."""
+
+    def write(self, data: bytes) -> None:
+        """Send, or buffer and call the subscriber's `pause_writing` above the high-water mark."""
+
+    def close(self) -> None:
+        """Flush what is buffered, then close."""
+
+    def abort(self) -> None:
+        """Close at once."""
+
+
+class Subscriber(asyncio.Protocol):
+    """A transport, and the position that it has.
+
+    It is the connection's asyncio protocol itself, so that an idle stream costs one small object: on a
+    connection that was handed over nothing else of the request remains.
+
+    Args:
+        hub: where it belongs.
+        transport: where its bytes go.
+        framing: which bytes of a frame it takes.
+        key_id: the id of the access key that opened it.
+        ends_at: when its lifetime is over, in the event loop's time.
+    """
+
+    __slots__ = ("ends_at", "framing", "hub", "key_id", "paused_at", "position", "transport")
+
+    def __init__(
+        self, hub: "Hub", transport: StreamTransport, *, framing: Framing, key_id: str, ends_at: float
+    ) -> None:
+        self.hub = hub
+        self.transport = transport
+        self.framing = framing
+        self.key_id = key_id
+        self.ends_at = ends_at
+        self.position = GONE
+        self.paused_at = 0.0
+
+    def pause_writing(self) -> None:
+        """The transport holds enough: the pump passes by until it has drained."""
+        self.hub.lag(self)
+
+    def resume_writing(self) -> None:
+        """The transport has drained: write what was missed, in one piece."""
+        self.hub.catch_up(self)
+
+    def data_received(self, data: bytes) -> None:  # noqa: ARG002 - asyncio's signature
+        """A stream is the last thing on its connection; whoever sends more has lost track of the protocol."""
+        self.hub.drop(self, "garbage")
+
+    def eof_received(self) -> None:
+        """Half-closed is closed: asyncio closes the transport when this returns nothing."""
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        """The connection is no more, whoever ended it."""
+        self.hub.leave(self, "gone")

@@ -1,0 +1,20 @@
+"""Who asks: HTTP in front of the relay.
+
+Contract: Starlette routes, access keys, connections handed over from uvicorn, health, metrics, and the process
+itself with its end. Nothing but `cli` may import it. Rules never leave through a `client` key; secrets and
+evaluation contexts are never logged.
+
+    keyring     the access keys in memory, following their changes
+    access      who asks, and may they
+    handover    a uvicorn connection, taken out of uvicorn's hands
+    portable    the same stream as a response of any ASGI server
+    streams     GET /v1/stream
+    flagset     GET /v1/flags
+    health      GET /livez, GET /readyz
+    metrics     GET /metrics
+    refusals    every error as JSON
+    context     what the endpoints share
+    app         the Starlette application
+    logs        structured logs, one line an event
+    serve       the process: bind, run, drain, exit
+"""

@@ -1,0 +1,63 @@
+"""Who asks, and may they."""
+
+from starlette.requests import Request
+
+from flagrelay.errors import Refusal
+from flagrelay.relay.pipeline import Pipeline
+from flagrelay.server.context import Context
+from flagrelay.store.access_keys import AccessKey
+
+NOT_LOADED_RETRY_AFTER = 1
+"""Seconds after which an environment that has not loaded yet is worth another try."""
+
+
+def authenticate(context: Context, request: Request, *kinds: str) -> AccessKey:
+    """The access key of a request: `Authorization: Bearer KEY`.
+
+    Raises:
+        Refusal: 401 without a key, or with an unknown or expired one; 403 for a kind not among `kinds`; 503
+            where the key cannot be checked.
+    """
+    scheme, _, secret = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not secret.strip():
+        raise Refusal(401, "UNAUTHORIZED", "no access key: send it as `Authorization: Bearer KEY`")
+    key = context.keyring.check(secret.strip())
+    if key.kind not in kinds:
+        raise Refusal(
+            403,
+            "WRONG_KEY_KIND",
+            f"this takes a key of kind {' or '.join(kinds)}; this one is a {key.kind} key",
+        )
+    return key
+
+
+def pipeline_for(context: Context, key: AccessKey) -> Pipeline:
+    """The pipeline of a key's environment, loaded.
+
+    Raises:
+        Refusal: 403 where this relay does not serve the environment, 503 where it has not loaded yet.
+    """
+    pipeline = context.relay.pipelines.get(key.environment)
+    if pipeline is None and not context.relay.discovers:
+        raise Refusal(
+            403, "ENVIRONMENT_NOT_SERVED", f'this relay does not serve the environment "{key.environment}"'
+        )
+    if pipeline is None or not pipeline.hub.loaded:
+        raise Refusal(
+            503,
+            "PROVIDER_NOT_READY",
+            f'the environment "{key.environment}" has not been loaded yet; /readyz says why',
+            retry_after=NOT_LOADED_RETRY_AFTER,
+        )
+    return pipeline
+
+
+def refuse_body(request: Request) -> None:
+    """Refuse a request that brings a body where none is expected.
+
+    Raises:
+        Refusal: 400; a stream could not be told apart from the rest of such a request.
+    """
+    length = request.headers.get("content-length", "0").strip()
+    if length not in ("", "0") or "transfer-encoding" in request.headers:
+        raise Refusal(400, "INVALID_REQUEST", f"{request.method} {request.url.path} takes no body")

@@ -1,0 +1,132 @@
+"""The Starlette application, and what lives as long as it does."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+import structlog
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.routing import Route
+
+from flagrelay.errors import Refusal
+from flagrelay.relay.backoff import Backoff
+from flagrelay.relay.pipeline import PipelineOptions
+from flagrelay.relay.relay import Relay
+from flagrelay.server import refusals
+from flagrelay.server.context import Context
+from flagrelay.server.flagset import flags
+from flagrelay.server.health import livez, readyz
+from flagrelay.server.keyring import Keyring
+from flagrelay.server.metrics import Metrics, metrics
+from flagrelay.server.streams import stream
+from flagrelay.settings import Settings
+from flagrelay.store.access_keys import AccessKey
+from flagrelay.store.connection import RedisAddress, Store, open_store
+
+log = structlog.get_logger()
+
+ROUTES = (
+    Route("/v1/stream", stream),
+    Route("/v1/flags", flags),
+    Route("/livez", livez),
+    Route("/readyz", readyz),
+    Route("/metrics", metrics),
+)
+
+
+def create_app(settings: Settings, *, on_crash: Callable[[BaseException], None] | None = None) -> Starlette:
+    """The application of one relay process.
+
+    Args:
+        settings: all of them; those about sockets are the server's that runs this.
+        on_crash: told when a task that must not end has ended, so that the process can end too.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        address = RedisAddress(
+            settings.redis_url,
+            sentinels=settings.redis_sentinels,
+            sentinel_master=settings.redis_sentinel_master,
+            cluster=settings.redis_cluster,
+        )
+        async with open_store(address, prefix=settings.prefix) as store:
+            app.state.context = context = make_context(settings, store)
+            async with _running(context.relay.run(), context.keyring.run(), on_crash=on_crash):
+                yield
+
+    return Starlette(
+        routes=list(ROUTES),
+        lifespan=lifespan,
+        exception_handlers={
+            Refusal: refusals.refused,
+            HTTPException: refusals.not_routed,
+            Exception: refusals.failed,
+        },
+    )
+
+
+def make_context(settings: Settings, store: Store) -> Context:
+    """Relay, keyring and metrics, knowing of each other what they must."""
+    exported = Metrics()
+    relay = Relay(
+        store,
+        settings.env,
+        PipelineOptions(
+            verify_interval=settings.verify_interval,
+            backoff_min=settings.backoff_min,
+            backoff_max=settings.backoff_max,
+            heartbeat_interval=settings.heartbeat_interval,
+            retry=settings.retry,
+            lagging_timeout=settings.lagging_timeout,
+            changes_held=settings.changes_held,
+            changes_held_bytes=settings.changes_held_bytes,
+        ),
+        on_delivered=exported.delivered,
+        discover_interval=settings.verify_interval,
+    )
+    exported.watch(relay)
+    endings: set[asyncio.Task[None]] = set()
+
+    def end(key: AccessKey, reason: str) -> None:
+        log.info("access key ended", id=key.id, environment=key.environment, reason=reason)
+        pipeline = relay.pipelines.get(key.environment)
+        if pipeline:
+            task = asyncio.create_task(pipeline.hub.dismiss_key(key.id, reason))
+            endings.add(task)
+            task.add_done_callback(endings.discard)
+
+    keyring = Keyring(
+        store,
+        on_end=end,
+        on_change=relay.look,
+        interval=settings.verify_interval,
+        backoff=Backoff(settings.backoff_min, settings.backoff_max),
+    )
+    return Context(settings, relay, keyring, exported)
+
+
+@asynccontextmanager
+async def _running(
+    *coroutines: Coroutine[Any, Any, None], on_crash: Callable[[BaseException], None] | None
+) -> AsyncIterator[None]:
+    """Run tasks that end only when they are cancelled here; anything else is a crash, and is told."""
+
+    def ended(task: asyncio.Task[None]) -> None:
+        if not task.cancelled():
+            error = task.exception() or RuntimeError("ended without being told to")
+            log.critical("a task of the relay crashed", exc_info=error)
+            if on_crash:
+                on_crash(error)
+
+    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
+    for task in tasks:
+        task.add_done_callback(ended)
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,28 @@
+"""What the endpoints share."""
+
+from dataclasses import dataclass
+
+from starlette.requests import Request
+
+from flagrelay.relay.relay import Relay
+from flagrelay.server.keyring import Keyring
+from flagrelay.server.metrics import Metrics
+from flagrelay.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """One relay process, as its endpoints see it."""
+
+    settings: Settings
+    relay: Relay
+    keyring: Keyring
+    metrics: Metrics
+
+
+def context_of(request: Request) -> Context:
+    """The context of the application that the request came to."""
+    context = request.app.state.context
+    if not isinstance(context, Context):
+        raise TypeError("the application was not started: its lifespan makes the context")
+    return context

@@ -1,0 +1,60 @@
+"""GET /livez and GET /readyz, for whoever routes traffic."""
+
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from flagrelay.relay.pipeline import Pipeline
+from flagrelay.server.context import Context, context_of
+
+
+async def livez(_request: Request) -> Response:
+    """The process answers."""
+    return _json(200, {"status": "alive"})
+
+
+async def readyz(request: Request) -> Response:
+    """Whether clients should be sent here: everything loaded, and nothing staler than `max_stale`."""
+    context = context_of(request)
+    reasons = not_ready(context)
+    environments = {name: _report(pipeline) for name, pipeline in context.relay.pipelines.items()}
+    if reasons:
+        return _json(503, {"status": "not ready", "reason": "; ".join(reasons), "environments": environments})
+    return _json(200, {"status": "ready", "environments": environments})
+
+
+def not_ready(context: Context) -> list[str]:
+    """Why clients should not be sent here; empty where they should."""
+    reasons = []
+    if context.relay.draining:
+        reasons.append("shutting down")
+    if not context.keyring.loaded:
+        reasons.append("access keys: not loaded yet: no answer from Redis")
+    if not context.relay.pipelines:
+        reasons.append("no environment yet: create one with `flagrelay env create NAME`")
+    for name, pipeline in context.relay.pipelines.items():
+        if not pipeline.hub.loaded:
+            reasons.append(f"{name}: not loaded yet: {pipeline.source.reason}")
+        elif not pipeline.live and pipeline.age > context.settings.max_stale:
+            reasons.append(f"{name}: stale for {pipeline.age:.0f} s: {pipeline.source.reason}")
+    return reasons
+
+
+def _report(pipeline: Pipeline) -> dict[str, Any]:
+    report: dict[str, Any] = {"source": pipeline.source.state.value}
+    if pipeline.snapshot:
+        position = pipeline.snapshot.position
+        report |= {
+            "epoch": position.epoch,
+            "revision": position.revision,
+            "age_ms": round(pipeline.age * 1000),
+        }
+    if not pipeline.live:
+        report["reason"] = pipeline.source.reason
+    return report
+
+
+def _json(status: int, body: dict[str, Any]) -> Response:
+    return Response(orjson.dumps(body), status, {"cache-control": "no-store"}, media_type="application/json")

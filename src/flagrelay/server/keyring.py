@@ -1,0 +1,141 @@
+"""The access keys in memory. They follow their changes as flags do; no request ever waits for Redis."""
+
+import asyncio
+import hmac
+from collections.abc import Callable, Mapping
+from time import time
+from typing import NoReturn
+
+import structlog
+
+from flagrelay.errors import Refusal
+from flagrelay.relay.backoff import Backoff
+from flagrelay.relay.channel import Listener, listen
+from flagrelay.store.access_keys import AccessKey, digest, read_access_keys, read_keys_position
+from flagrelay.store.connection import Store
+from flagrelay.store.subscription import subscribe_keys
+
+RETRY_AFTER = 1
+"""Seconds after which a key that could not be checked is worth another try."""
+
+log = structlog.get_logger()
+
+
+class Keyring:
+    """Every access key, by the digest of its secret.
+
+    Args:
+        store: where the keys are.
+        on_end: told of each key that is no longer valid, with `revoked` or `expired`.
+        on_change: told whenever keys were read anew.
+        interval: seconds between comparisons with Redis.
+        backoff: how long to wait between tries to connect.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        on_end: Callable[[AccessKey, str], None],
+        on_change: Callable[[], None],
+        interval: float,
+        backoff: Backoff,
+    ) -> None:
+        self.live = False
+        self.loaded = False
+        self._keys: Mapping[str, AccessKey] = {}
+        self._position: tuple[str, int] | None = None
+        self._expired: set[str] = set()
+        self._changed = asyncio.Event()
+        self._store = store
+        self._on_end = on_end
+        self._on_change = on_change
+        self._interval = interval
+        self._backoff = backoff
+
+    def check(self, secret: str) -> AccessKey:
+        """The access key that a secret is.
+
+        Raises:
+            Refusal: 401 for an unknown or expired one; 503 for one that is unknown while Redis cannot say
+                whether it is new. A key that was valid a moment ago stays valid.
+        """
+        wanted = digest(secret)
+        key = self._keys.get(wanted)
+        if key is not None and hmac.compare_digest(key.digest, wanted):
+            if key.expires is None or key.expires > time():
+                return key
+            raise Refusal(401, "UNAUTHORIZED", f'the access key "{key.id}" has expired: create another one')
+        if not self.live:
+            raise Refusal(
+                503,
+                "KEYS_UNAVAILABLE",
+                "the key cannot be checked: no connection to Redis",
+                retry_after=RETRY_AFTER,
+            )
+        raise Refusal(401, "UNAUTHORIZED", "unknown access key: it was never created, or has been revoked")
+
+    async def run(self) -> None:
+        """Follow the keys until cancelled."""
+        listener = Listener(self._load, self._receive, self._compare, self._lose)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(
+                listen(
+                    lambda: subscribe_keys(self._store),
+                    listener,
+                    interval=self._interval,
+                    backoff=self._backoff,
+                )
+            )
+            tasks.create_task(self._expire())
+
+    async def _receive(self, _hint: bytes) -> None:
+        await self._compare()
+
+    async def _compare(self) -> None:
+        if await read_keys_position(self._store) != self._position or not self.live:
+            await self._load()
+
+    async def _load(self) -> None:
+        read = await read_access_keys(self._store)
+        if read is None and self._keys:
+            # Redis was wiped. Keys are revoked by a person, one by one, never by an accident.
+            self._lose("the access keys are gone from Redis; the last known ones stay valid")
+            return
+        before = self._keys
+        self._keys = read.keys if read else {}
+        self._position = read.position if read else None
+        self.loaded = self.live = True
+        for wanted, key in before.items():
+            if wanted not in self._keys:
+                self._on_end(key, "revoked")
+        self._changed.set()
+        self._on_change()
+
+    async def _expire(self) -> NoReturn:
+        """End each key at its time."""
+        while True:
+            now = time()
+            for wanted, key in self._keys.items():
+                if key.expires is not None and key.expires <= now and wanted not in self._expired:
+                    self._expired.add(wanted)
+                    self._on_end(key, "expired")
+            self._expired &= self._keys.keys()
+            upcoming = [
+                k.expires - now for k in self._keys.values() if k.expires is not None and k.expires > now
+            ]
+            try:
+                async with asyncio.timeout(min(upcoming, default=None)):
+                    await self._changed.wait()
+            except TimeoutError:
+                continue
+            self._changed.clear()
+
+    def _lose(self, reason: str) -> None:
+        if self.live or not self.loaded:
+            log.warning("access keys", state="stale" if self.loaded else "unknown", reason=reason)
+        self.live = False
+
+    def environments(self) -> set[str]:
+        """The environments that keys are for."""
+        return {key.environment for key in self._keys.values()}

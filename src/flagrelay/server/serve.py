@@ -1,0 +1,144 @@
+"""The process: bind, run, drain, exit."""
+
+import asyncio
+import resource
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import structlog
+import uvicorn
+
+from flagrelay import __version__
+from flagrelay.errors import SettingError
+from flagrelay.server.app import create_app
+from flagrelay.server.context import Context
+from flagrelay.server.handover import HandoverProtocol
+from flagrelay.server.logs import configure_logs
+from flagrelay.settings import Settings
+
+SPARE_DESCRIPTORS = 64
+"""Descriptors that a relay needs beside its streams: Redis, listeners, logs, requests."""
+
+log = structlog.get_logger()
+
+
+def serve(settings: Settings) -> int:
+    """Run a relay until SIGTERM or SIGINT. Returns the exit status.
+
+    Raises:
+        SettingError: the address cannot be listened on.
+    """
+    configure_logs(settings.log_level, settings.log_format)
+    raise_descriptor_limit(settings.max_streams)
+    listener = bind(settings.host, settings.port)
+    server = RelayServer(settings)
+    server.run(sockets=[listener])
+    return server.status
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        SettingError: the address is in use, is not ours, or is no address.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        raise SettingError(
+            f"cannot listen on {host} port {port}: {error.strerror}; choose another with --host and --port "
+            f"(FLAGRELAY_HOST, FLAGRELAY_PORT), --port 0 takes a free one"
+        ) from error
+    return listener
+
+
+def raise_descriptor_limit(max_streams: int) -> None:
+    """Take what the system gives us: each stream is a descriptor."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = max_streams + SPARE_DESCRIPTORS
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        if soft < wanted:
+            log.warning(
+                "the limit on open files is lower than the limit on streams: raise it (ulimit -n, LimitNOFILE=)",
+                open_files=soft,
+                max_streams=max_streams,
+            )
+
+
+class RelayServer(uvicorn.Server):
+    """uvicorn, with our end: stop accepting, say goodbye to every stream, then stop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.status = 0
+        self._settings = settings
+        self._app = create_app(settings, on_crash=self._crash)
+        super().__init__(
+            uvicorn.Config(
+                self._app,
+                http=HandoverProtocol,
+                ws="none",
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                backlog=4096,
+                h11_max_incomplete_event_size=settings.max_header_bytes,
+                timeout_graceful_shutdown=max(1, round(settings.drain_timeout)),
+            )
+        )
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """SIGTERM and SIGINT drain, and the exit status is ours.
+
+        uvicorn would raise the signal once more at the end, and sse-starlette, which replaces uvicorn's handler,
+        would cut its streams off before we have said goodbye: neither sees these.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop, number)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+    def _stop(self, number: int) -> None:
+        log.info("stopping", signal=signal.Signals(number).name, again=self.should_exit)
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+    def _crash(self, _error: BaseException) -> None:
+        self.status = 1
+        self.should_exit = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and say where; on standard output, for whoever started us on a port of the system's choice."""
+        await super().startup(sockets)
+        for listener in sockets or []:
+            host, port = listener.getsockname()[:2]
+            url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+            print(f"listening on {url}", flush=True)  # noqa: T201 - the one line of output that is no log
+            log.info("started", version=__version__, url=url, environments=self._settings.env or "all")
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop accepting, drain, stop."""
+        for server in self.servers:
+            server.close()
+        context: Context = self._app.state.context
+        streams = context.relay.streams
+        settings = self._settings
+        await context.relay.drain(spread=settings.drain_spread, timeout=settings.drain_timeout)
+        log.info("drained", streams=streams)
+        await super().shutdown(sockets)
+        log.info("stopped", status=self.status)

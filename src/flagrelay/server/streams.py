@@ -1,0 +1,109 @@
+"""GET /v1/stream: the flag set and its changes, as Server-Sent Events."""
+
+import asyncio
+import random
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from flagrelay.errors import Refusal
+from flagrelay.relay.hub import Hub, Resume
+from flagrelay.relay.subscriber import StreamTransport, Subscriber
+from flagrelay.server.access import authenticate, pipeline_for, refuse_body
+from flagrelay.server.context import Context, context_of
+from flagrelay.server.handover import EXTENSION, HandedOver, HandOver
+from flagrelay.server.portable import PortableResponse, ResponseTransport
+from flagrelay.store.access_keys import AccessKey
+from flagrelay.wire.frame import Framing
+
+HEADERS = {
+    "content-type": "text/event-stream",
+    "cache-control": "no-store",
+    "x-accel-buffering": "no",  # or nginx in front would hold events back
+}
+
+FULL_RETRY_AFTER = (2, 10)
+"""Bounds of the jittered `Retry-After` of a relay that has no room, in seconds."""
+
+
+async def stream(request: Request) -> Response:
+    """Open a stream: check, then hand the connection over, or answer as any ASGI server can."""
+    context = context_of(request)
+    key = authenticate(context, request, "server")
+    refuse_body(request)
+    pipeline = pipeline_for(context, key)
+    if request.method == "HEAD":
+        return Response(headers=HEADERS)
+    last_event_id = request.headers.get("last-event-id", "")
+    trust_ahead = await pipeline.settle(last_event_id)
+    admit(context, pipeline.hub, key)
+    return open_stream(context, request, pipeline.hub, key, last_event_id, trust_ahead=trust_ahead)
+
+
+def admit(context: Context, hub: Hub, key: AccessKey) -> None:
+    """Refuse a stream for which there is no room.
+
+    Raises:
+        Refusal: 503, with a jittered Retry-After.
+    """
+    settings = context.settings
+    why = ""
+    if context.relay.draining:
+        why = "this relay is shutting down"
+    elif context.relay.streams >= settings.max_streams:
+        why = f"this relay is full: it holds {settings.max_streams} streams"
+    elif hub.streams_by_key[key.id] >= settings.max_streams_per_key:
+        why = f'the access key "{key.id}" has {settings.max_streams_per_key} streams open, which is its limit'
+    if why:
+        raise Refusal(503, "OVERLOADED", why, retry_after=random.randint(*FULL_RETRY_AFTER))
+
+
+def open_stream(
+    context: Context, request: Request, hub: Hub, key: AccessKey, last_event_id: str, *, trust_ahead: bool
+) -> Response:
+    """Register the stream and write its first bytes, all in this turn of the event loop."""
+    settings = context.settings
+    ends_at = asyncio.get_running_loop().time() + settings.stream_lifetime * random.uniform(0.8, 1.0)
+    hand_over: HandOver | None = request.scope.get("extensions", {}).get(EXTENSION)
+
+    def subscribe(transport: StreamTransport, framing: Framing) -> tuple[Subscriber, Resume, bytes]:
+        subscriber = Subscriber(hub, transport, framing=framing, key_id=key.id, ends_at=ends_at)
+        return subscriber, *hub.join(subscriber, last_event_id, trust_ahead=trust_ahead)
+
+    # HTTP/1.0 has no chunks: its streams are left to the server.
+    if hand_over and request.scope["http_version"] == "1.1":
+        handed = hand_over()
+        if handed is None:
+            raise Refusal(400, "INVALID_REQUEST", "a stream is the last request on its connection")
+        subscriber, resume, start = subscribe(handed.transport, Framing.CHUNKED)
+        handed.transport.set_write_buffer_limits(high=settings.high_water)
+        handed.transport.set_protocol(subscriber)
+        handed.transport.write(_head(handed, resume) + start)
+        return Silence()
+    response_transport = ResponseTransport(settings.high_water)
+    subscriber, resume, start = subscribe(response_transport, Framing.PLAIN)
+    response_transport.subscriber = subscriber
+    response_transport.write(start)
+    return PortableResponse(response_transport, {**HEADERS, "flagrelay-resume": resume.value})
+
+
+class Silence(Response):
+    """The response of a request whose connection is no longer the server's: nothing more is said."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Say nothing."""
+
+
+_HEAD = b"HTTP/1.1 200 OK\r\n%b" % b"".join(
+    b"%b: %b\r\n" % (name.encode(), value.encode()) for name, value in HEADERS.items()
+)
+
+
+def _head(handed: HandedOver, resume: Resume) -> bytes:
+    server = b"".join(b"%b: %b\r\n" % header for header in handed.headers)
+    return b"%b%bflagrelay-resume: %b\r\ntransfer-encoding: chunked\r\n\r\n" % (
+        _HEAD,
+        server,
+        resume.value.encode(),
+    )

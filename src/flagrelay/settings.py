@@ -1,0 +1,278 @@
+"""The one table of settings. Environment variables, `--help`, docs and deploy files follow from it.
+
+A setting is a field of `Settings`; what a person needs to know of it stands in its metadata. Its environment
+variable is FLAGRELAY_ and its name, its option is `--` and its name.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from typing import Any
+
+from flagrelay.errors import SettingError
+
+PREFIX = "FLAGRELAY_"
+KIB = 1024
+MIB = 1024 * KIB
+
+_TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
+
+
+def _setting(
+    default: Any,  # noqa: ANN401 - each setting has its own type
+    group: str,
+    about: str,
+    *,
+    unit: str = "",
+    least: float | None = None,
+    most: float | None = None,
+    choices: tuple[str, ...] = (),
+    secret: bool = False,
+) -> Any:  # noqa: ANN401 - as dataclasses.field, for which it stands
+    metadata = {
+        "group": group,
+        "about": about,
+        "unit": unit,
+        "least": least,
+        "most": most,
+        "choices": choices,
+        "secret": secret,
+    }
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that can be set, checked.
+
+    Raises:
+        SettingError: a value is out of its range; names it as a person gave it.
+    """
+
+    redis_url: str = _setting(
+        "redis://127.0.0.1:6379/0",
+        "Redis",
+        "Where Redis is: redis://, rediss:// (TLS) or unix://",
+        secret=True,
+    )
+    redis_sentinels: tuple[str, ...] = _setting((), "Redis", "host:port of each Sentinel, if there are any")
+    redis_sentinel_master: str = _setting("", "Redis", "The name by which the Sentinels know the master")
+    redis_cluster: bool = _setting(False, "Redis", "Whether the URL is a node of a Redis Cluster")
+    prefix: str = _setting("flagrelay", "Redis", "What the names of all keys in Redis begin with")
+    env: tuple[str, ...] = _setting((), "Relay", "The environments to serve; none for all that Redis has")
+    host: str = _setting("127.0.0.1", "HTTP", "The address to listen on; 0.0.0.0 or :: for all")
+    port: int = _setting(
+        8080, "HTTP", "The port to listen on; 0 for one of the system's choice", least=0, most=65535
+    )
+    max_streams: int = _setting(20_000, "Limits", "Streams that are open at once", least=1, most=10_000_000)
+    max_streams_per_key: int = _setting(
+        20_000, "Limits", "Streams that one access key has open at once", least=1, most=10_000_000
+    )
+    max_header_bytes: int = _setting(
+        16 * KIB, "Limits", "The largest request head", unit="bytes", least=1 * KIB, most=1 * MIB
+    )
+    high_water: int = _setting(
+        64 * KIB,
+        "Limits",
+        "What is buffered for a client that does not read",
+        unit="bytes",
+        least=1,
+        most=64 * MIB,
+    )
+    lagging_timeout: float = _setting(
+        30.0,
+        "Limits",
+        "How long a client may not read before its stream ends",
+        unit="seconds",
+        least=0.1,
+        most=3600,
+    )
+    heartbeat_interval: float = _setting(
+        15.0, "Streams", "Between heartbeats", unit="seconds", least=0.05, most=3600
+    )
+    stream_lifetime: float = _setting(
+        3600.0,
+        "Streams",
+        "The longest life of a stream; each gets 0.8 to 1.0 of it",
+        unit="seconds",
+        least=0.1,
+    )
+    retry: float = _setting(
+        2.0,
+        "Streams",
+        "When clients reconnect; each is told 0.5 to 1.5 times it",
+        unit="seconds",
+        least=0,
+        most=600,
+    )
+    changes_held: int = _setting(
+        1000, "Streams", "Changes kept in memory, for clients that reconnect", least=0, most=1_000_000
+    )
+    changes_held_bytes: int = _setting(
+        16 * MIB, "Streams", "The most that those changes take", unit="bytes", least=0
+    )
+    max_stale: float = _setting(
+        300.0, "Relay", "How long /readyz stays 200 after Redis was lost", unit="seconds", least=0
+    )
+    verify_interval: float = _setting(
+        3.0, "Relay", "Between comparisons with Redis", unit="seconds", least=0.02, most=300
+    )
+    backoff_min: float = _setting(
+        0.05, "Relay", "The first wait before connecting to Redis again", unit="seconds", least=0.001, most=60
+    )
+    backoff_max: float = _setting(
+        5.0,
+        "Relay",
+        "The longest wait before connecting to Redis again",
+        unit="seconds",
+        least=0.001,
+        most=600,
+    )
+    drain_timeout: float = _setting(
+        10.0, "Relay", "How long streams have to close at the end", unit="seconds", least=0, most=3600
+    )
+    drain_spread: float = _setting(
+        3.0,
+        "Relay",
+        "Over which clients are told to reconnect at the end",
+        unit="seconds",
+        least=0,
+        most=3600,
+    )
+    log_level: str = _setting(
+        "info", "Logs", "The least that is logged", choices=("debug", "info", "warning", "error")
+    )
+    log_format: str = _setting(
+        "auto",
+        "Logs",
+        "How; auto is console at a terminal, json elsewhere",
+        choices=("auto", "console", "json"),
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse what is out of range."""
+        for setting in settings_table():
+            setting.check(getattr(self, setting.name))
+        if self.backoff_max < self.backoff_min:
+            raise SettingError(
+                f"FLAGRELAY_BACKOFF_MAX ({self.backoff_max}) is below FLAGRELAY_BACKOFF_MIN ({self.backoff_min})"
+            )
+        if self.redis_sentinels and not self.redis_sentinel_master:
+            raise SettingError(
+                "FLAGRELAY_REDIS_SENTINELS is set, so FLAGRELAY_REDIS_SENTINEL_MASTER must be too"
+            )
+        if self.redis_sentinels and self.redis_cluster:
+            raise SettingError("FLAGRELAY_REDIS_SENTINELS and FLAGRELAY_REDIS_CLUSTER exclude each other")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One row of the table."""
+
+    name: str
+    type: type
+    default: Any
+    group: str
+    about: str
+    unit: str
+    least: float | None
+    most: float | None
+    choices: tuple[str, ...]
+    secret: bool
+
+    @property
+    def variable(self) -> str:
+        """Its environment variable."""
+        return PREFIX + self.name.upper()
+
+    @property
+    def option(self) -> str:
+        """Its option on the command line."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def many(self) -> bool:
+        """Whether it takes several values, separated by spaces in its variable."""
+        return self.type is tuple
+
+    @property
+    def shown_default(self) -> str:
+        """Its default, as one would write it."""
+        if self.many:
+            return " ".join(self.default)
+        if self.type is bool:
+            return "1" if self.default else "0"
+        return f"{self.default:g}" if self.type is float else str(self.default)
+
+    @property
+    def bounds(self) -> str:
+        """What it may be, for people; empty where anything goes."""
+        if self.choices:
+            return ", ".join(self.choices)
+        if self.least is not None and self.most is not None:
+            return f"{self.least:.15g} to {self.most:.15g}"
+        return f"{self.least:.15g} or more" if self.least is not None else ""
+
+    def check(self, value: Any) -> None:  # noqa: ANN401 - that it is of its type is what is checked
+        """Refuse a value that is out of bounds.
+
+        Raises:
+            SettingError: it is.
+        """
+        expected = (int, float) if self.type is float else self.type
+        wrong_type = not isinstance(value, expected) or (isinstance(value, bool) and self.type is not bool)
+        out_of_bounds = not wrong_type and (
+            (bool(self.choices) and value not in self.choices)
+            or (self.least is not None and not value >= self.least)
+            or (self.most is not None and not value <= self.most)
+        )
+        if wrong_type or out_of_bounds:
+            shown = "(hidden)" if self.secret else repr(value)
+            should = self.bounds or f"of type {self.type.__name__}"
+            raise SettingError(
+                f"{self.variable} ({self.option}) is {shown}; it should be {should}: {self.about}"
+            )
+
+    def parse(self, text: str) -> Any:  # noqa: ANN401 - each setting has its own type
+        """The value of an environment variable.
+
+        Raises:
+            SettingError: it is none of this setting.
+        """
+        if self.many:
+            return tuple(text.replace(",", " ").split())
+        if self.type is bool:
+            if text.lower() not in _TRUE + _FALSE:
+                raise SettingError(f"{self.variable} is {text!r}; it should be 1 or 0: {self.about}")
+            return text.lower() in _TRUE
+        try:
+            return self.type(text)
+        except ValueError:
+            raise SettingError(
+                f"{self.variable} is {text!r}; it should be a number, {self.bounds}: {self.about}"
+            ) from None
+
+
+def settings_table() -> Iterator[Setting]:
+    """Every setting, in order."""
+    for each in fields(Settings):
+        yield Setting(name=each.name, type=_type_of(each), default=each.default, **each.metadata)
+
+
+def _type_of(setting: Field[Any]) -> type:
+    if setting.default is MISSING:
+        raise TypeError(f"the setting {setting.name} has no default")
+    return type(setting.default)
+
+
+def settings_from_environment(environment: Mapping[str, str]) -> Settings:
+    """The settings that environment variables give.
+
+    Raises:
+        SettingError: one of them is none.
+    """
+    given = {
+        setting.name: setting.parse(environment[setting.variable])
+        for setting in settings_table()
+        if setting.variable in environment
+    }
+    return Settings(**given)

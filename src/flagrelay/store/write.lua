@@ -1,0 +1,238 @@
+-- Every write to an environment: one run of this script, all of it or nothing.
+--
+--   KEYS  1 state   2 flags   3 evaluators   4 killed   5 changes (stream, and the channel's name)
+--   ARGV  1 what to do: create, destroy, change, kill, revive, renew; the rest as each function says
+--
+-- Definitions and rules are JSON text, and stay text: cjson would turn 1.0 into 1, [] into {}, and round large
+-- integers. It is used to read what is ours (who killed a flag), never to write what is the user's.
+--
+-- Answers are arrays whose first element names the outcome; Python makes exceptions of those that are refusals.
+
+local STATE, FLAGS, EVALUATORS, KILLED, CHANGES = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+
+local CHANGELOG_LENGTH = 10000
+local LARGEST_MESSAGE = 65536
+
+local function quoted(text)
+  return cjson.encode(text)
+end
+
+-- Splits the text of a JSON object into its top-level members: {name -> {first, last}} of each value's text.
+-- Skips over strings, since they may hold any bracket; jumps from one structural character to the next.
+local function members(text)
+  local found, depth, at = {}, 0, 1
+  local name, value_from = nil, nil
+  local key_from, key_to = nil, nil
+  while true do
+    local here = string.find(text, '["{}%[%],:]', at)
+    if not here then return found end
+    local c = string.sub(text, here, here)
+    at = here + 1
+    if c == '"' then
+      local close = here
+      repeat
+        close = string.find(text, '["\\]', close + 1)
+        local escaped = string.sub(text, close, close) == '\\'
+        if escaped then close = close + 1 end
+      until not escaped
+      if depth == 1 and not value_from then key_from, key_to = here, close end
+      at = close + 1
+    elseif c == '{' or c == '[' then
+      depth = depth + 1
+    elseif c == ':' then
+      if depth == 1 and not value_from then
+        name = cjson.decode('[' .. string.sub(text, key_from, key_to) .. ']')[1]
+        value_from = string.find(text, '%S', at)
+      end
+    else -- a comma or a closing bracket: where depth is 1, a value ends before it
+      if depth == 1 and value_from then
+        local value_to = here - 1
+        while string.find(text, '^%s', value_to) do value_to = value_to - 1 end
+        found[name] = {value_from, value_to}
+        value_from = nil
+      end
+      if c ~= ',' then depth = depth - 1 end
+    end
+  end
+end
+
+local function replaced(text, span, value)
+  return string.sub(text, 1, span[1] - 1) .. value .. string.sub(text, span[2] + 1)
+end
+
+-- An entry of the flags or evaluators hash: its revision, and the text of what it holds.
+local function entry(hash, name)
+  local text = redis.call('HGET', hash, name)
+  if not text then return 0, nil end
+  local parts = members(text)
+  local held = parts.flag or parts.rule
+  return tonumber(string.sub(text, parts.revision[1], parts.revision[2])), string.sub(text, held[1], held[2])
+end
+
+local function position()
+  local state = redis.call('HMGET', STATE, 'epoch', 'revision', 'nonce')
+  return state[1], tonumber(state[2]), state[3]
+end
+
+-- Writes one change. `touched` lists {hash, member of the message, name, text or nil to delete}; `metadata` is the
+-- text of the flag set's new metadata, or ''. The changelog comes first: out of memory, or a stream that is not
+-- ours, stops the script before anything was written.
+local function commit(nonce, actor, reason, urgent, touched, metadata)
+  local epoch, revision, previous = position()
+  revision = revision + 1
+  local time = redis.call('TIME')
+  local at = string.format('%.0f', time[1] * 1000000 + time[2])
+  local head = string.format('{"epoch":%s,"revision":%d,"nonce":%s,"previous":%s,"at":%s',
+    quoted(epoch), revision, quoted(nonce), quoted(previous), at)
+  local parts = {[FLAGS] = {}, [EVALUATORS] = {}}
+  for _, each in ipairs(touched) do
+    table.insert(parts[each.hash], each.quoted .. ':' .. (each.text or 'null'))
+  end
+  local message = head .. ',"actor":' .. actor .. ',"reason":' .. reason .. ',"urgent":' .. urgent
+    .. ',"flags":{' .. table.concat(parts[FLAGS], ',') .. '}'
+    .. ',"$evaluators":{' .. table.concat(parts[EVALUATORS], ',') .. '}'
+    .. (metadata ~= '' and ',"metadata":' .. metadata or '') .. '}'
+
+  redis.call('XADD', CHANGES, 'MAXLEN', '~', CHANGELOG_LENGTH, revision .. '-0', 'change', message)
+  for _, each in ipairs(touched) do
+    local member = each.hash == FLAGS and '"flag":' or '"rule":'
+    if each.text then
+      redis.call('HSET', each.hash, each.name,
+        string.format('{"revision":%d,', revision) .. member .. each.text .. '}')
+    else
+      redis.call('HDEL', each.hash, each.name)
+    end
+  end
+  redis.call('HSET', STATE, 'revision', revision, 'nonce', nonce,
+    'flags', redis.call('HLEN', FLAGS), 'evaluators', redis.call('HLEN', EVALUATORS))
+  if metadata ~= '' then redis.call('HSET', STATE, 'metadata', metadata) end
+  redis.call('PUBLISH', CHANGES, #message <= LARGEST_MESSAGE and message or head .. '}')
+  return {'WRITTEN', revision, at}
+end
+
+-- ARGV: epoch, nonce
+local function create()
+  if redis.call('EXISTS', STATE) == 1 then return {'EXISTS'} end
+  -- What a wiped `state` left behind belongs to no history any more.
+  redis.call('DEL', FLAGS, EVALUATORS, KILLED, CHANGES)
+  redis.call('HSET', STATE, 'epoch', ARGV[2], 'revision', 0, 'nonce', ARGV[3], 'metadata', '{}',
+    'flags', 0, 'evaluators', 0)
+  return {'CREATED'}
+end
+
+local function destroy()
+  redis.call('DEL', STATE, FLAGS, EVALUATORS, KILLED, CHANGES)
+  return {'DESTROYED'}
+end
+
+-- ARGV: nonce, actor (JSON), reason (JSON), urgent (JSON), metadata (JSON or ''), most flags, then for each entry
+-- four: 'flag' or 'population', name, the revision that the writer read or '', text or '' to delete.
+local function change()
+  local nonce, actor, reason, urgent, metadata, most = unpack(ARGV, 2, 7)
+  local touched, grows = {}, 0
+  for index = 8, #ARGV, 4 do
+    local kind, name, expected, text = unpack(ARGV, index, index + 3)
+    local hash = kind == 'flag' and FLAGS or EVALUATORS
+    local found, held = entry(hash, name)
+    if expected ~= '' and tonumber(expected) ~= found then
+      return {'CONFLICT', kind, name, expected, found}
+    end
+    if kind == 'flag' then grows = grows + (text ~= '' and 1 or 0) - (held and 1 or 0) end
+    table.insert(touched, {hash = hash, name = name, quoted = quoted(name), text = text ~= '' and text or nil})
+  end
+  local flags = redis.call('HLEN', FLAGS) + grows
+  if grows > 0 and flags > tonumber(most) then return {'FULL', flags} end
+  local written = commit(nonce, actor, reason, urgent, touched, metadata)
+  for _, each in ipairs(touched) do
+    if each.hash == FLAGS then redis.call('HDEL', KILLED, each.name) end
+  end
+  return written
+end
+
+-- What a flag's definition becomes when it serves one variant to everybody; nil where it has no such variant.
+local function pinned(text, variant)
+  local parts = members(text)
+  local variants = parts.variants and string.sub(text, parts.variants[1], parts.variants[2])
+  if not (variants and members(variants)[variant]) then return nil end
+  local values = {state = '"ENABLED"', defaultVariant = quoted(variant), targeting = '{}'}
+  -- From the last member to the first, so that spans stay true.
+  local present = {}
+  for name in pairs(values) do
+    if parts[name] then table.insert(present, name) end
+  end
+  table.sort(present, function(a, b) return parts[a][1] > parts[b][1] end)
+  for _, name in ipairs(present) do text = replaced(text, parts[name], values[name]) end
+  if not parts.defaultVariant then
+    local close = string.find(text, '}%s*$')
+    text = string.sub(text, 1, close - 1) .. ',"defaultVariant":' .. values.defaultVariant .. '}'
+  end
+  return text
+end
+
+-- ARGV: nonce, actor (JSON), reason (JSON), flag key, variant or '' for none (DISABLED)
+local function kill()
+  local nonce, actor, reason, key, variant = unpack(ARGV, 2, 6)
+  local _, current = entry(FLAGS, key)
+  if not current then return {'NO_FLAG'} end
+  local kept = redis.call('HGET', KILLED, key)
+  local original = current
+  if kept then
+    -- Killed before: the first original is the one to return to.
+    local parts = members(kept)
+    original = string.sub(kept, parts.original[1], parts.original[2])
+  end
+  local text
+  if variant ~= '' then
+    text = pinned(original, variant)
+    if not text then return {'NO_VARIANT'} end
+  else
+    text = replaced(original, members(original).state, '"DISABLED"')
+  end
+  local _, revision = position()
+  if kept and text == current then return {'UNCHANGED', revision, '0'} end
+  local written = commit(nonce, actor, reason, 'true',
+    {{hash = FLAGS, name = key, quoted = quoted(key), text = text}}, '')
+  redis.call('HSET', KILLED, key, string.format('{"at":%s,"actor":%s,"reason":%s,"to":%s,"original":%s}',
+    written[3], actor, reason, variant ~= '' and quoted(variant) or 'null', original))
+  return written
+end
+
+-- ARGV: nonce, actor (JSON), reason (JSON), flag key
+local function revive()
+  local nonce, actor, reason, key = unpack(ARGV, 2, 5)
+  if redis.call('HEXISTS', FLAGS, key) == 0 then return {'NO_FLAG'} end
+  local kept = redis.call('HGET', KILLED, key)
+  if not kept then return {'NOT_KILLED'} end
+  local span = members(kept).original
+  local written = commit(nonce, actor, reason, 'true',
+    {{hash = FLAGS, name = key, quoted = quoted(key), text = string.sub(kept, span[1], span[2])}}, '')
+  redis.call('HDEL', KILLED, key)
+  return written
+end
+
+-- ARGV: the epoch, revision and nonce that the caller saw, the fresh epoch
+local function renew()
+  local epoch, revision, nonce = position()
+  if epoch == ARGV[2] and revision == tonumber(ARGV[3]) and nonce == ARGV[4] then
+    epoch = ARGV[5]
+    redis.call('HSET', STATE, 'epoch', epoch)
+    redis.call('PUBLISH', CHANGES, string.format('{"epoch":%s,"revision":%d,"nonce":%s,"previous":""}',
+      quoted(epoch), revision, quoted(nonce)))
+  end
+  return {'POSITION', epoch, revision, nonce}
+end
+
+local actions = {destroy = destroy, change = change, kill = kill, revive = revive, renew = renew}
+
+if ARGV[1] == 'create' then return create() end
+if redis.call('EXISTS', STATE) == 0 then return {'NO_ENVIRONMENT'} end
+-- A key of another type stops the script here, before anything is written.
+for _, key in ipairs({FLAGS, EVALUATORS, KILLED}) do redis.call('HLEN', key) end
+redis.call('XLEN', CHANGES)
+if (ARGV[1] == 'change' or ARGV[1] == 'kill' or ARGV[1] == 'revive')
+  and redis.call('HGET', STATE, 'nonce') == ARGV[2] then
+  -- The same write, sent again because its answer was lost.
+  local _, revision = position()
+  return {'WRITTEN', revision, '0'}
+end
+return actions[ARGV[1]]()

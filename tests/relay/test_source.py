@@ -1,0 +1,855 @@
+"""The source against a real Redis: every rule of "pub/sub is a hint, never the truth"."""
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncIterator, Callable, Iterator
+from time import time
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support.fakes import definition
+from support.sources import ENVIRONMENT, NEVER, Followed, Hands, no_tracebacks, publish, put, until
+
+from flagrelay.flags.change import Change
+from flagrelay.flags.position import Position
+from flagrelay.flags.snapshot import Snapshot
+from flagrelay.relay import source as source_module
+from flagrelay.relay.source import Source
+from flagrelay.relay.states import SourceState
+from flagrelay.store.connection import Store
+from flagrelay.store.environments import create_environment, destroy_environment
+from flagrelay.store.reading import read_position, read_snapshot
+from flagrelay.store.writing import Draft, write_change
+from flagrelay.wire.message import encode_change
+
+CONNECTING, LOADING, LIVE, STALE = SourceState
+
+Copy = dict[str, bytes]
+
+
+@pytest.fixture(autouse=True)
+def logged(caplog: pytest.LogCaptureFixture) -> Iterator[list[Any]]:
+    """What was logged; a traceback fails the test."""
+    with no_tracebacks(caplog) as entries:
+        yield entries
+
+
+@pytest.fixture
+async def redis(store: Store) -> Store:
+    """A Redis with an environment."""
+    await create_environment(store, ENVIRONMENT)
+    return store
+
+
+@pytest.fixture
+def hands(monkeypatch: pytest.MonkeyPatch) -> Hands:
+    """What every source's messages pass through."""
+    hands = Hands()
+    monkeypatch.setattr(source_module, "subscribe", hands.subscribe)
+    return hands
+
+
+@pytest.fixture
+def comparisons(monkeypatch: pytest.MonkeyPatch) -> list[Position]:
+    """Every comparison with Redis that a source makes."""
+    made: list[Position] = []
+
+    async def counted(store: Store, environment: str) -> Position:
+        made.append(await read_position(store, environment))
+        return made[-1]
+
+    monkeypatch.setattr(source_module, "read_position", counted)
+    return made
+
+
+async def copy_keys(store: Store) -> Copy:
+    """What a backup, or a replica that lags, holds of the environment."""
+    keys = await store.client.keys(f"*{{{ENVIRONMENT}}}*")
+    return {key: await store.client.dump(key) for key in keys}
+
+
+async def put_back(store: Store, copy: Copy) -> None:
+    """Redis falls back to what a copy holds, in one step."""
+    async with store.client.pipeline(transaction=True) as pipe:
+        pipe.delete(*await store.client.keys(f"*{{{ENVIRONMENT}}}*"))
+        for key, dumped in copy.items():
+            pipe.restore(key, 0, dumped)
+        await pipe.execute()
+
+
+# -- loading and following ----------------------------------------------------------------------------------------
+
+
+async def test_it_loads_what_redis_holds_and_is_live(redis: Store) -> None:
+    for number in range(3):
+        await put(redis, f"flag-{number}", number)
+    async with Followed(redis) as followed:
+        await followed.live(3)
+        assert followed.held == await read_snapshot(redis, ENVIRONMENT)
+        assert followed.moves == [LOADING, LIVE]
+        assert len(followed.loads) == 1
+        assert followed.stats.reloads == {"start": 1}
+        assert followed.stats.gaps == followed.stats.connection_losses == followed.stats.bad_messages == 0
+
+
+async def test_an_empty_environment_is_an_environment(redis: Store) -> None:
+    async with Followed(redis) as followed:
+        await followed.live(0)
+        assert followed.held.flags == {}
+
+
+async def test_the_next_change_is_applied_as_it_comes_without_asking_redis(
+    redis: Store, comparisons: list[Position]
+) -> None:
+    async with Followed(redis, verify_interval=NEVER) as followed:
+        await followed.live()
+        for number in range(1, 20):
+            await put(redis, "flag", number)
+            await followed.live(number)
+        assert followed.held.flags == {"flag": definition(19)}
+        assert [change.revision for change in followed.changes] == list(range(1, 20))
+        assert followed.changes[0].actor == "ada"
+        assert not comparisons
+        assert followed.stats.changes == 19
+
+
+async def test_deleted_flags_populations_and_metadata_follow_too(redis: Store) -> None:
+    async with Followed(redis, verify_interval=NEVER) as followed:
+        await put(redis, "a")
+        await put(redis, "b")
+        rule = {"in": ["x", {"var": "email"}]}
+        await write_change(
+            redis,
+            ENVIRONMENT,
+            Draft(flags={"a": None}, evaluators={"beta": rule}, metadata={"v": 1}, actor="ada", reason="more"),
+        )
+        await followed.live(3)
+        assert followed.held == await read_snapshot(redis, ENVIRONMENT)
+        assert followed.held.flags.keys() == {"b"}
+        assert followed.held.evaluators == {"beta": rule}
+        assert followed.held.metadata == {"v": 1}
+
+
+async def test_environments_do_not_mix(redis: Store) -> None:
+    await create_environment(redis, "staging")
+    async with Followed(redis) as production, Followed(redis, environment="staging") as staging:
+        await production.live()
+        await staging.live()
+        await put(redis, "here")
+        await put(redis, "there", environment="staging")
+        await production.live(1)
+        await staging.live(1)
+        assert production.held.flags.keys() == {"here"}
+        assert staging.held.flags.keys() == {"there"}
+
+
+async def test_what_it_has_already_is_dropped_without_asking_redis(
+    redis: Store, hands: Hands, comparisons: list[Position]
+) -> None:
+    messages: list[bytes] = []
+
+    def repeat_everything(data: bytes) -> list[bytes]:
+        messages.append(data)
+        return [*messages, *messages]
+
+    hands.pass_on = repeat_everything
+    async with Followed(redis, verify_interval=NEVER) as followed:
+        await followed.live()
+        for number in range(1, 11):
+            await put(redis, "flag", number)
+        await followed.live(10)
+        await put(redis, "flag", 11)
+        await followed.live(11)
+        assert [change.revision for change in followed.changes] == list(range(1, 12))
+        assert comparisons == [], "each first copy was the next change"
+
+
+async def test_a_gap_is_filled_from_the_changelog(redis: Store, hands: Hands) -> None:
+    async with Followed(redis, verify_interval=NEVER) as followed:
+        await followed.live()
+        hands.pass_on = lambda _data: []
+        for number in range(1, 10):
+            await put(redis, f"flag-{number}", number)
+        hands.pass_on = lambda data: [data]
+        await put(redis, "flag-10", 10)
+        await followed.live(10)
+        assert [change.revision for change in followed.changes] == list(range(1, 11))
+        assert followed.held == await read_snapshot(redis, ENVIRONMENT)
+        assert followed.stats.gaps == 1
+        assert followed.stats.reloads == {"start": 1}
+        assert followed.moves == [LOADING, LIVE], "a gap that can be filled is no divergence"
+
+
+async def test_a_gap_of_thousands_is_filled_from_the_changelog_too(redis: Store, hands: Hands) -> None:
+    async with Followed(redis, verify_interval=NEVER) as followed:
+        await followed.live()
+        hands.pass_on = lambda _data: []
+        for number in range(1, 2500):
+            await put(redis, f"flag-{number % 7}", number)
+        hands.pass_on = lambda data: [data]
+        await put(redis, "last", 2500)
+        await followed.live(2500)
+        assert [change.revision for change in followed.changes] == list(range(1, 2501))
+        assert followed.stats.reloads == {"start": 1}
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_messages_lost_repeated_and_reordered_on_the_way_change_nothing(
+    redis: Store, hands: Hands, seed: int
+) -> None:
+    rng = random.Random(seed)
+    withheld: list[bytes] = []
+
+    def meddle(data: bytes) -> list[bytes]:
+        match rng.randrange(6):
+            case 0:
+                return []
+            case 1:
+                withheld.append(data)
+                return []
+            case 2:
+                return [data, data]
+            case 3:
+                heard, withheld[:] = [data, *withheld], []
+                rng.shuffle(heard)
+                return heard
+        return [data]
+
+    hands.pass_on = meddle
+    async with Followed(redis) as followed:
+        await followed.live()
+        for number in range(1, 301):
+            await put(redis, f"flag-{rng.randrange(9)}", number)
+        await followed.live(300)
+        assert [change.revision for change in followed.changes] == list(range(1, 301))
+        assert followed.held == await read_snapshot(redis, ENVIRONMENT)
+        assert followed.stats.reloads == {"start": 1}
+
+
+async def test_a_trimmed_changelog_means_a_whole_reload(redis: Store, hands: Hands) -> None:
+    async with Followed(redis, verify_interval=NEVER) as followed:
+        await followed.live()
+        hands.pass_on = lambda _data: []
+        for number in range(1, 10):
+            await put(redis, f"flag-{number}", number)
+        await redis.client.xtrim(redis.keys.changes(ENVIRONMENT), maxlen=3, approximate=False)
+        hands.pass_on = lambda data: [data]
+        await put(redis, "flag-10", 10)
+        await followed.live(10)
+        assert followed.held == await read_snapshot(redis, ENVIRONMENT)
+        assert followed.stats.reloads == {"start": 1, "trimmed": 1}
+        assert followed.moves == [LOADING, LIVE, LOADING, LIVE]
+        assert "changelog" in followed.states[-2][1]
+        assert [snapshot.position.revision for snapshot in followed.loads] == [0, 10]
+        assert len({snapshot.position.epoch for snapshot in followed.loads}) == 1, "the history goes on"
+
+
+async def test_a_lost_last_message_is_repaired_within_the_interval(redis: Store, hands: Hands) -> None:
+    hands.pass_on = lambda _data: []
+    async with Followed(redis, verify_interval=0.1) as followed:
+        await followed.live()
+        await put(redis)
+        written = asyncio.get_running_loop().time()
+        await followed.live(1)
+        assert asyncio.get_running_loop().time() - written < 0.1 + 0.5, "the interval, and what a busy machine adds"
+        assert followed.held == await read_snapshot(redis, ENVIRONMENT)
+
+
+async def test_a_body_too_large_for_pubsub_is_read_from_the_changelog(redis: Store) -> None:
+    large = {**definition(1), "metadata": {"text": "x" * 100_000}}
+    async with Followed(redis, verify_interval=NEVER) as followed:
+        await followed.live()
+        await write_change(redis, ENVIRONMENT, Draft(flags={"large": large}, actor="ada", reason="large"))
+        await followed.live(1)
+        assert followed.held.flags == {"large": large}
+        assert followed.changes[0].reason == "large"
+        assert followed.stats.reloads == {"start": 1}
+
+
+async def test_a_changelog_that_holds_garbage_means_a_whole_reload(redis: Store, hands: Hands) -> None:
+    async with Followed(redis, verify_interval=NEVER) as followed:
+        await followed.live()
+        hands.pass_on = lambda _data: []
+        for number in range(1, 4):
+            await put(redis, f"flag-{number}", number)
+        changes = redis.keys.changes(ENVIRONMENT)
+        await redis.client.xtrim(changes, maxlen=0, approximate=False)
+        await redis.client.delete(changes)
+        for revision, garbage in enumerate([b"{", b'{"epoch": 1}', b"[]"], 1):
+            await redis.client.xadd(changes, {"change": garbage}, id=f"{revision}-0")
+        hands.pass_on = lambda data: [data]
+        await put(redis, "flag-4", 4)
+        await followed.live(4)
+        assert followed.held == await read_snapshot(redis, ENVIRONMENT)
+        await put(redis, "flag-5", 5)
+        await followed.live(5)
+
+
+# -- between subscribing and loading ------------------------------------------------------------------------------
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    before=st.integers(0, 3), subscribed=st.integers(0, 3), read=st.integers(0, 3), after=st.integers(0, 3), seed=st.integers()
+)
+async def test_what_is_written_between_subscribing_and_loading_is_neither_lost_nor_doubled(
+    store: Store, before: int, subscribed: int, read: int, after: int, seed: int
+) -> None:
+    rng = random.Random(seed)
+    environment = f"window-{rng.getrandbits(64):x}"
+    await create_environment(store, environment)
+
+    async def write(count: int) -> None:
+        for _ in range(count):
+            await put(store, f"flag-{rng.randrange(3)}", rng.randrange(1000), environment=environment)
+
+    async def read_with_writers(store: Store, environment: str) -> Snapshot:
+        snapshot = await read_snapshot(store, environment)
+        await write(read)
+        return snapshot
+
+    hands = Hands()
+    hands.subscribed = lambda: write(subscribed)  # type: ignore[method-assign]  # the moment that the test is about
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(source_module, "subscribe", hands.subscribe)
+        patch.setattr(source_module, "read_snapshot", read_with_writers)
+        await write(before)
+        async with Followed(store, environment=environment, verify_interval=NEVER) as followed:
+            await followed.live()
+            await write(after)
+            await followed.live(before + subscribed + read + after)
+            assert followed.held == await read_snapshot(store, environment)
+            assert followed.loads[0].position.revision == before + subscribed
+            assert [change.revision for change in followed.changes] == list(
+                range(before + subscribed + 1, before + subscribed + read + after + 1)
+            )
+            assert followed.stats.gaps == 0, "the subscription held what was written meanwhile"
+
+
+async def test_concurrent_writers_and_a_source_that_starts_among_them(redis: Store) -> None:
+    async def writer(number: int) -> None:
+        for step in range(100):
+            await put(redis, f"flag-{number}", step)
+
+    async with asyncio.TaskGroup() as tasks:
+        for number in range(3):
+            tasks.create_task(writer(number))
+        followed = [Followed(redis, verify_interval=NEVER) for _ in range(3)]
+        async with followed[0], followed[1], followed[2]:
+            for each in followed:
+                await each.live(300)
+                assert each.held == await read_snapshot(redis, ENVIRONMENT)
+                assert each.stats.gaps == 0
+
+
+# -- another history ----------------------------------------------------------------------------------------------
+
+
+async def test_an_environment_destroyed_and_created_again_is_another_history(redis: Store) -> None:
+    await put(redis, "old")
+    async with Followed(redis) as followed:
+        await followed.live(1)
+        epoch = followed.held.position.epoch
+        await destroy_environment(redis, ENVIRONMENT)
+        await create_environment(redis, ENVIRONMENT)
+        await put(redis, "new")
+        await followed.until(lambda: followed.held.flags.keys() == {"new"}, "the new history")
+        assert followed.held.position.epoch != epoch
+        await followed.same_as_redis()
+        assert followed.stats.reloads["epoch"] == 1
+        assert "epoch" in next(reason for state, reason in followed.states[2:] if state is LOADING)
+
+
+async def test_the_first_message_of_another_history_is_enough(redis: Store) -> None:
+    async with Followed(redis, verify_interval=NEVER) as followed:
+        await followed.live()
+        await destroy_environment(redis, ENVIRONMENT)
+        await create_environment(redis, ENVIRONMENT)
+        await put(redis, "new")
+        await followed.until(lambda: followed.held.flags.keys() == {"new"}, "the new history")
+        assert followed.moves == [LOADING, LIVE, LOADING, LIVE]
+
+
+# -- failover to an old replica -----------------------------------------------------------------------------------
+
+
+async def written_copy(redis: Store, followed: Followed, *, lost: int = 5) -> tuple[Copy, Snapshot]:
+    """Ten changes, a copy, and more changes that will be lost. Returns the copy and the last snapshot held."""
+    for number in range(1, 11):
+        await put(redis, f"flag-{number}", number)
+    copy = await copy_keys(redis)
+    for number in range(11, 11 + lost):
+        await put(redis, f"flag-{number}", number)
+    await followed.live(10 + lost)
+    return copy, followed.held
+
+
+async def test_a_redis_that_fell_back_gets_a_new_epoch_and_is_followed_back(
+    redis: Store, logged: list[Any]
+) -> None:
+    async with Followed(redis) as followed:
+        copy, lost = await written_copy(redis, followed)
+        await put_back(redis, copy)
+        await followed.until(lambda: followed.revision == 10, "the older state")
+        await followed.same_as_redis()
+        assert followed.held.position.epoch != lost.position.epoch
+        assert followed.held.flags.keys() == {f"flag-{number}" for number in range(1, 11)}
+        assert followed.loads[-1] == followed.held, "everybody gets the whole flag set"
+        assert followed.stats.reloads == {"start": 1, "fork": 1}
+        assert "lost changes" in next(reason for state, reason in followed.states[2:] if state is LOADING)
+        await put(redis, "later")
+        await followed.live(11)
+        assert followed.changes[-1].epoch == followed.loads[-1].position.epoch
+    told = [entry for entry in logged if entry["log_level"] == "warning"]
+    assert [(entry["held"], entry["found"]) for entry in told] == [(15, 10)]
+
+
+async def test_a_lost_history_of_the_same_length_is_noticed_by_its_nonce(redis: Store) -> None:
+    async with Followed(redis, verify_interval=NEVER) as followed:
+        copy, lost = await written_copy(redis, followed)
+        await put_back(redis, copy)
+        for number in range(11, 16):
+            await put(redis, f"other-{number}", number)
+        await followed.until(lambda: "other-15" in followed.held.flags, "the other history")
+        await followed.same_as_redis()
+        assert "flag-15" not in followed.held.flags
+        assert followed.held.position.epoch != lost.position.epoch
+        assert followed.stats.reloads == {"start": 1, "fork": 1}
+
+
+async def test_a_lost_history_that_is_longer_by_now_is_noticed_by_what_a_change_follows(
+    redis: Store, hands: Hands
+) -> None:
+    async with Followed(redis, verify_interval=NEVER) as followed:
+        copy, lost = await written_copy(redis, followed)
+        hands.pass_on = lambda _data: []
+        await put_back(redis, copy)
+        for number in range(11, 18):
+            await put(redis, f"other-{number}", number)
+        hands.pass_on = lambda data: [data]
+        await put(redis, "other-18")
+        await followed.until(lambda: "other-18" in followed.held.flags, "the other history")
+        await followed.same_as_redis()
+        assert "flag-15" not in followed.held.flags
+        assert followed.held.position.epoch != lost.position.epoch
+        assert followed.stats.reloads == {"start": 1, "fork": 1}
+
+
+async def test_all_sources_end_at_one_new_epoch_and_it_is_renewed_once(
+    redis: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    real = source_module.renew_epoch
+
+    async def counted(store: Store, environment: str, seen: Position) -> Position:
+        asked.append(seen)
+        return await real(store, environment, seen)
+
+    monkeypatch.setattr(source_module, "renew_epoch", counted)
+    followed = [Followed(redis, verify_interval=0.02) for _ in range(5)]
+    async with followed[0], followed[1], followed[2], followed[3], followed[4]:
+        copy, lost = await written_copy(redis, followed[0])
+        for each in followed:
+            await each.live(15)
+        await put_back(redis, copy)
+        for each in followed:
+            await each.until(lambda each=each: each.held.position.epoch != lost.position.epoch, "a new epoch")
+        for each in followed:
+            await each.same_as_redis()
+            assert len(each.seen) == 2, "one epoch before, one after"
+        assert len(asked) >= 1
+        assert len({each.held.position.epoch for each in followed}) == 1
+
+
+async def test_writers_who_go_on_during_a_failover_lose_nothing_that_redis_has(redis: Store) -> None:
+    followed = [Followed(redis, verify_interval=0.02) for _ in range(2)]
+    async with followed[0], followed[1]:
+        copy, _ = await written_copy(redis, followed[0])
+        stop = asyncio.Event()
+
+        async def write() -> None:
+            number = 0
+            while not stop.is_set():
+                number += 1
+                await put(redis, f"busy-{number % 5}", number)
+
+        writer = asyncio.create_task(write())
+        for _ in range(3):
+            await asyncio.sleep(0.05)  # let it write: the fallback must hit it at work
+            await put_back(redis, copy)
+            epoch = (await read_position(redis, ENVIRONMENT)).epoch
+            for each in followed:
+                await each.until(lambda each=each: each.held.position.epoch != epoch, "a new epoch")
+        stop.set()
+        await writer
+        for each in followed:
+            await each.same_as_redis()
+
+
+async def test_a_forged_change_that_fits_is_undone_by_the_next_comparison(redis: Store) -> None:
+    await put(redis, "real")
+    async with Followed(redis) as followed:
+        await followed.live(1)
+        epoch, revision, nonce = followed.held.position
+        forged = Change(epoch=epoch, revision=revision + 1, nonce="forged", previous=nonce, at=1, flags={"real": None})
+        await publish(redis, encode_change(forged))
+        await followed.until(lambda: "fork" in followed.stats.reloads, "it is noticed")
+        await followed.same_as_redis()
+        assert followed.held.flags.keys() == {"real"}
+        assert followed.held.position.epoch != epoch, "its id was sent out, and must not come again"
+
+
+# -- messages that nobody wrote -----------------------------------------------------------------------------------
+
+
+def forged(position: Position, **changed: Any) -> bytes:
+    """The very next change, but for what is wrong with it."""
+    members = {
+        "epoch": position.epoch,
+        "revision": position.revision + 1,
+        "nonce": "forged",
+        "previous": position.nonce,
+        "at": 1_764_000_000_000_000,
+        "actor": "mallory",
+        "reason": "",
+        "urgent": False,
+        "flags": {"forged": definition(1)},
+        "$evaluators": {},
+    }
+    return json.dumps({name: value for name, value in {**members, **changed}.items() if value is not ...}).encode()
+
+
+UNREADABLE: dict[str, Callable[[Position], bytes]] = {
+    "nothing": lambda _: b"",
+    "no JSON": lambda _: b"hello",
+    "half of a change": lambda position: forged(position)[:-10],
+    "not UTF-8": lambda position: forged(position).replace(b"mallory", b"\xff\xfe"),
+    "a list": lambda position: b"[" + forged(position) + b"]",
+    "a number": lambda _: b"12",
+    "null": lambda _: b"null",
+    "1 MiB of nothing": lambda _: b"\0" * 2**20,
+    "100,000 deep": lambda _: b"[" * 100_000,
+    "no epoch": lambda position: forged(position, epoch=...),
+    "no revision": lambda position: forged(position, revision=...),
+    "no nonce": lambda position: forged(position, nonce=...),
+    "a revision that is text": lambda position: forged(position, revision=str(position.revision + 1)),
+    "a revision that is true": lambda position: forged(position, revision=True),
+    "a revision with a fraction": lambda position: forged(position, revision=position.revision + 1.5),
+    "a revision below zero": lambda position: forged(position, revision=-1),
+    "flags that are a list": lambda position: forged(position, flags=["forged"]),
+    "a flag that is text": lambda position: forged(position, flags={"forged": "on"}),
+}
+
+READABLE: dict[str, Callable[[Position], bytes]] = {
+    "another epoch": lambda position: forged(position, epoch="0" * 32),
+    "another epoch, 1 MiB": lambda position: forged(position, epoch="0" * 32, reason="x" * 2**20),
+    "the far future": lambda position: forged(position, revision=10**15),
+    "one too far": lambda position: forged(position, revision=position.revision + 2),
+    "another predecessor": lambda position: forged(position, previous="another"),
+    "another change at our revision": lambda position: forged(position, revision=position.revision),
+    "a hint of nothing": lambda position: forged(position, flags=..., **{"$evaluators": ...}),
+}
+
+
+@pytest.mark.parametrize("make", [*UNREADABLE.values(), *READABLE.values()], ids=[*UNREADABLE, *READABLE])
+async def test_a_forged_message_is_counted_and_compared_with_redis_and_changes_nothing(
+    redis: Store, comparisons: list[Position], logged: list[Any], make: Callable[[Position], bytes]
+) -> None:
+    for number in range(1, 4):
+        await put(redis, f"flag-{number}", number)
+    async with Followed(redis, verify_interval=NEVER) as followed:
+        await followed.live(3)
+        before = followed.held
+        await publish(redis, make(before.position))
+        await followed.until(lambda: comparisons, "a comparison with Redis")
+        assert followed.held is before
+        await put(redis, "real", 4)
+        await followed.live(4)
+        assert followed.held.flags == {**before.flags, "real": definition(4)}
+        assert followed.stats.bad_messages == 1
+        assert len(comparisons) == 1, "the real change needed none"
+        assert followed.moves == [LOADING, LIVE]
+        assert len(followed.loads) == 1
+    assert [entry["event"] for entry in logged] == ["bad message on the channel"]
+
+
+async def test_a_message_from_the_past_is_dropped(redis: Store, comparisons: list[Position]) -> None:
+    for number in range(1, 4):
+        await put(redis, f"flag-{number}", number)
+    async with Followed(redis, verify_interval=NEVER) as followed:
+        await followed.live(3)
+        before = followed.held
+        await publish(redis, forged(before.position, revision=1))
+        await publish(redis, forged(before.position, revision=0))
+        await put(redis, "real", 4)
+        await followed.live(4)
+        assert followed.held.flags == {**before.flags, "real": definition(4)}
+        assert not comparisons
+        assert followed.stats.bad_messages == 0
+
+
+async def test_another_environments_change_is_not_ours(redis: Store, hands: Hands) -> None:
+    await create_environment(redis, "staging")
+    real: list[bytes] = []
+    hands.pass_on = lambda data: real.append(data) or [data]  # type: ignore[func-returns-value]
+    async with Followed(redis, environment="staging", verify_interval=NEVER) as staging:
+        await staging.live()
+        await put(redis, "there", environment="staging")
+        await staging.live(1)
+    async with Followed(redis, verify_interval=NEVER) as followed:
+        await followed.live()
+        await publish(redis, real[0])
+        await put(redis, "here")
+        await followed.live(1)
+        assert followed.held.flags.keys() == {"here"}
+        assert followed.stats.bad_messages == 1
+
+
+async def test_a_flood_of_bad_messages_is_logged_once_and_hides_nothing(
+    redis: Store, logged: list[Any]
+) -> None:
+    async with Followed(redis, verify_interval=NEVER) as followed:
+        await followed.live()
+        for number in range(1, 201):
+            await publish(redis, b"flood")
+            if number % 20 == 0:
+                await put(redis, "flag", number)
+        await followed.live(10)
+        await followed.until(lambda: followed.stats.bad_messages == 200, "all are counted")
+        assert followed.held == await read_snapshot(redis, ENVIRONMENT)
+        assert followed.stats.reloads == {"start": 1}
+    assert [entry["event"] for entry in logged] == ["bad message on the channel"]
+    assert logged[0]["environment"] == ENVIRONMENT
+
+
+# -- a Redis that lost what it held -------------------------------------------------------------------------------
+
+
+async def test_a_flushed_redis_never_shrinks_what_is_served(redis: Store) -> None:
+    for number in range(1, 4):
+        await put(redis, f"flag-{number}", number)
+    async with Followed(redis) as followed:
+        await followed.live(3)
+        before = followed.held
+        await redis.client.flushall()
+        reason = await followed.stale()
+        assert f'environment "{ENVIRONMENT}" does not exist in Redis' in reason
+        assert "flagrelay env create" in reason
+        await followed.until(lambda: followed.moves.count(STALE) >= 3, "it goes on trying")
+        assert followed.held is before
+        assert followed.stats.connection_losses == 1, "one loss, however often it tries again"
+        assert len(followed.loads) == 1
+        await create_environment(redis, ENVIRONMENT)
+        await put(redis, "new")
+        await followed.until(lambda: followed.held.flags.keys() == {"new"}, "the new environment")
+        await followed.same_as_redis()
+        assert followed.stats.reloads == {"start": 1, "epoch": 1}
+
+
+async def test_a_flushed_redis_that_is_restored_is_followed_as_if_nothing_had_been(redis: Store) -> None:
+    await put(redis)
+    async with Followed(redis) as followed:
+        await followed.live(1)
+        copy = await copy_keys(redis)
+        await redis.client.flushall()
+        await followed.stale()
+        await put_back(redis, copy)
+        await followed.live(1)
+        assert followed.stats.reloads == {"start": 1}
+
+
+async def test_an_environment_that_does_not_exist_yet_is_waited_for(store: Store) -> None:
+    async with Followed(store) as followed:
+        await followed.until(lambda: len(followed.states) >= 4, "a few tries")
+        assert set(followed.moves) == {LOADING, CONNECTING}
+        assert "env create production" in next(reason for state, reason in followed.states if state is CONNECTING)
+        assert followed.source.snapshot is None
+        assert followed.stats.reloads == {}, "nothing was read"
+        await create_environment(store, ENVIRONMENT)
+        await followed.live(0)
+        assert followed.stats.reloads == {"start": 1}
+        assert followed.stats.connection_losses == 0, "there was nothing to lose"
+
+
+async def test_a_half_written_environment_is_not_loaded(redis: Store) -> None:
+    await put(redis)
+    flags = redis.keys.flags(ENVIRONMENT)
+    dumped = await redis.client.dump(flags)
+    await redis.client.delete(flags)
+    async with Followed(redis) as followed:
+        await followed.until(lambda: len(followed.states) >= 4, "a few tries")
+        assert followed.source.snapshot is None
+        assert CONNECTING in followed.moves
+        assert LIVE not in followed.moves
+        await redis.client.restore(flags, 0, dumped)
+        await followed.live(1)
+
+
+async def test_flags_that_redis_evicts_are_kept(redis: Store, hands: Hands) -> None:
+    await put(redis)
+    async with Followed(redis) as followed:
+        await followed.live(1)
+        before = followed.held
+        await redis.client.delete(redis.keys.flags(ENVIRONMENT))
+        subscribed = hands.opened
+        await redis.client.client_kill_filter(_type="pubsub")
+        await followed.until(lambda: hands.opened > subscribed, "another connection")
+        await followed.live(1)
+        assert followed.held == before
+        await redis.client.hset(redis.keys.state(ENVIRONMENT), "epoch", "f" * 32)
+        reason = await followed.stale()
+        assert ENVIRONMENT in reason
+        assert followed.held == before, "an environment without its flags is not served as an empty one"
+
+
+@pytest.mark.parametrize("key", ["state", "flags", "changes"])
+async def test_a_key_of_another_type_is_survived(redis: Store, key: str) -> None:
+    await put(redis)
+    name = getattr(redis.keys, key)(ENVIRONMENT)
+    async with Followed(redis) as followed:
+        await followed.live(1)
+        before = followed.held
+        dumped = await redis.client.dump(name)
+        await redis.client.set(name, "what")
+        await redis.client.client_kill_filter(_type="pubsub")
+        await followed.until(lambda: followed.stats.connection_losses, "the connection was lost")
+        assert followed.held == before
+        await redis.client.restore(name, 0, dumped, replace=True)
+        await followed.live(1)
+        await put(redis, "later")
+        await followed.live(2)
+        assert followed.held == await read_snapshot(redis, ENVIRONMENT)
+
+
+# -- connections --------------------------------------------------------------------------------------------------
+
+
+async def test_a_killed_subscription_is_made_again_and_what_was_missed_is_read_as_changes(
+    redis: Store, hands: Hands
+) -> None:
+    async with Followed(redis, verify_interval=NEVER) as followed:
+        await followed.live()
+        missed = 0
+
+        async def write_more() -> None:
+            nonlocal missed
+            missed += 10
+            for _ in range(10):
+                await put(redis, "flag", missed)
+
+        hands.pass_on = lambda _data: []
+        for _ in range(5):
+            await write_more()
+            before = hands.opened
+            await redis.client.client_kill_filter(_type="pubsub")
+            await followed.until(lambda before=before: hands.opened > before, "another connection")
+            await followed.live(missed)
+        assert [change.revision for change in followed.changes] == list(range(1, 51))
+        assert followed.stats.reloads == {"start": 1}
+        assert followed.stats.gaps == 5
+        assert followed.stats.connection_losses == 5
+        assert len(followed.loads) == 1
+        assert followed.moves == [LOADING, LIVE] + [STALE, LOADING, LIVE] * 5
+
+
+async def test_nothing_is_lost_or_doubled_by_concurrent_writers_and_random_kills(
+    redis: Store, hands: Hands
+) -> None:
+    rng = random.Random(20)
+    hands.pass_on = lambda data: [] if rng.random() < 0.02 else [data]
+    changes_each, writers = 500, 4
+
+    async def write(number: int) -> None:
+        own = random.Random(number)
+        for step in range(changes_each):
+            draft = Draft(
+                flags={f"flag-{own.randrange(40)}": None if own.random() < 0.2 else definition(step)},
+                evaluators={f"population-{own.randrange(5)}": {"==": [step, own.random()]}} if step % 10 == 0 else {},
+                actor=f"writer {number}",
+                reason=str(step),
+            )
+            await write_change(redis, ENVIRONMENT, draft)
+
+    async def kill() -> None:
+        while True:
+            await asyncio.sleep(rng.uniform(0.0, 0.1))
+            await redis.client.client_kill_filter(_type="pubsub")
+
+    followed = [Followed(redis, longest_wait=0.02) for _ in range(2)]
+    async with followed[0], followed[1]:
+        killer = asyncio.create_task(kill())
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(writers):
+                tasks.create_task(write(number))
+        killer.cancel()
+        for each in followed:
+            await each.live(changes_each * writers)
+            assert each.held == await read_snapshot(redis, ENVIRONMENT)
+            first = each.loads[0].position.revision
+            assert [change.revision for change in each.changes] == list(range(first + 1, changes_each * writers + 1))
+            assert each.stats.reloads == {"start": 1}
+            assert each.stats.connection_losses > 3
+
+
+# -- the clock ----------------------------------------------------------------------------------------------------
+
+
+async def test_redis_on_this_machine_has_this_machines_clock(redis: Store) -> None:
+    async with Followed(redis) as followed:
+        await followed.live()
+        assert abs(followed.source.clock_offset) < 0.1
+
+
+async def test_the_clock_offset_is_that_of_the_quickest_of_the_last_answers(
+    redis: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = iter([0.0, *[0.05] * 100])
+
+    async def ahead(_store: Store, _environment: str) -> int:
+        # A slow answer is slow on its way back, which makes Redis look late by half of it.
+        now = round((time() + 30.0) * 1e6)
+        await asyncio.sleep(next(answers))
+        return now
+
+    monkeypatch.setattr(source_module, "read_clock", ahead)
+    async with Followed(redis, verify_interval=0.001) as followed:
+        await followed.live()
+        await followed.until(lambda: len(followed.source._clock_samples) >= 3, "a few answers")
+        assert followed.source.clock_offset == pytest.approx(30.0, abs=0.01)
+
+
+def test_without_an_answer_the_clocks_are_taken_to_agree() -> None:
+    source = Source(
+        None,  # type: ignore[arg-type]  # never asked
+        ENVIRONMENT,
+        on_load=lambda _snapshot: None,
+        on_change=lambda _change, _snapshot: None,
+    )
+    assert source.clock_offset == 0.0
+
+
+# -- endings ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("moment", [0.0, 0.001, 0.003, 0.01, 0.03])
+async def test_it_ends_when_it_is_cancelled_whatever_it_is_doing(redis: Store, moment: float) -> None:
+    for _ in range(3):
+        async with Followed(redis, verify_interval=0.001):
+            await put(redis)
+            await asyncio.sleep(moment)  # the moment is the test's point
+
+
+async def test_it_knows_when_it_last_stood_where_redis_stood(redis: Store) -> None:
+    async with Followed(redis, verify_interval=0.02) as followed:
+        await followed.live()
+        first = followed.source.confirmed_at
+        assert abs(asyncio.get_running_loop().time() - first) < 5
+        await followed.until(lambda: followed.source.confirmed_at > first, "a comparison confirms it")
+        await redis.client.flushall()
+        await followed.stale()
+        last = followed.source.confirmed_at
+        await followed.until(lambda: followed.moves.count(STALE) >= 3, "it goes on trying")
+        assert followed.source.confirmed_at == last
