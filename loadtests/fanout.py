@@ -46,7 +46,9 @@ def main() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if options.streams * 2 + 100 > hard:
-        sys.exit(f"{options.streams} streams need {options.streams * 2 + 100} descriptors here; the limit is {hard} (was {soft})")
+        sys.exit(
+            f"{options.streams} streams need {options.streams * 2 + 100} descriptors here; the limit is {hard} (was {soft})"
+        )
     result = asyncio.run(_measure(options))
     if options.json:
         print(json.dumps(result, indent=2))
@@ -88,7 +90,9 @@ async def _measure(options: argparse.Namespace) -> dict[str, Any]:
                     pipe.send(None)
                     floor_rounds.append(_spread(bare.collect(b"event: patch"), pipe.recv()))
                     await asyncio.sleep(0.2)
-                    console.log(f"round {round_}: last {relay_rounds[-1]['last']:.1f} ms, floor {floor_rounds[-1]['last']:.1f} ms")
+                    console.log(
+                        f"round {round_}: last {relay_rounds[-1]['last']:.1f} ms, floor {floor_rounds[-1]['last']:.1f} ms"
+                    )
             streams.close()
     ratios = [ours["last"] / floor["last"] for ours, floor in zip(relay_rounds, floor_rounds, strict=True)]
     return {
@@ -197,7 +201,8 @@ def _relay(redis_url: str) -> Iterator[tuple["subprocess.Popen[str]", int]]:
     command = [sys.executable, "-m", "flagrelay", "serve", "--port", "0", "--redis-url", redis_url]
     process = subprocess.Popen(
         [*command, "--log-level", "warning", "--env", ENVIRONMENT, "--heartbeat-interval", "3600"],
-        stdout=subprocess.PIPE, text=True,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         assert process.stdout
@@ -210,7 +215,13 @@ def _relay(redis_url: str) -> Iterator[tuple["subprocess.Popen[str]", int]]:
 async def _publish(store: Store, number: int) -> float:
     variants = {"on": True, "off": False}
     rule = {"if": [{"in": [{"var": "email"}, ["ada@example.com", PADDING]]}, "on", "off"]}
-    flag = {"state": "ENABLED", "variants": variants, "defaultVariant": "off", "targeting": rule, "metadata": {"round": number}}
+    flag = {
+        "state": "ENABLED",
+        "variants": variants,
+        "defaultVariant": "off",
+        "targeting": rule,
+        "metadata": {"round": number},
+    }
     written = await write_change(store, ENVIRONMENT, Draft(flags={FLAG: flag}, actor="bench"))
     return written.at / 1e6
 
@@ -265,7 +276,11 @@ def _show(result: dict[str, Any]) -> None:
     for name in ("relay_ms", "floor_ms"):
         row = result[name]
         per_stream = f"{row['last'] * 1000 / result['streams']:.1f}"
-        table.add_row(name.removesuffix("_ms"), *(f"{row[column]:.1f}" for column in ("first", "median", "p99", "last")), per_stream)
+        table.add_row(
+            name.removesuffix("_ms"),
+            *(f"{row[column]:.1f}" for column in ("first", "median", "p99", "last")),
+            per_stream,
+        )
     console = Console()
     console.print(table)
     ratio = result["last_over_floor"]

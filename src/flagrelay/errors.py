@@ -85,9 +85,7 @@ class FlagMissing(StoreError):
     """No such flag in the environment."""
 
     def __init__(self, environment: str, key: str) -> None:
-        super().__init__(
-            f'environment "{environment}" has no flag "{key}": `flagrelay flags list` shows what it has'
-        )
+        super().__init__(f'environment "{environment}" has no flag "{key}": `flagrelay flags list` shows what it has')
         self.environment = environment
         self.key = key
 
@@ -96,9 +94,7 @@ class VariantMissing(StoreError):
     """The flag has no such variant."""
 
     def __init__(self, environment: str, key: str, variant: str) -> None:
-        super().__init__(
-            f'flag "{key}" of environment "{environment}" has no variant "{variant}"; nothing was changed'
-        )
+        super().__init__(f'flag "{key}" of environment "{environment}" has no variant "{variant}"; nothing was changed')
         self.environment = environment
         self.key = key
         self.variant = variant
@@ -125,9 +121,7 @@ class Conflict(StoreError):
     def __init__(self, subject: str, expected: int, found: int) -> None:
         now = f"is at revision {found}" if found else "does not exist"
         then = f"revision {expected}" if expected else "no such entry"
-        super().__init__(
-            f"{subject} {now}, but the edit was made from {then}: read it again and repeat the edit"
-        )
+        super().__init__(f"{subject} {now}, but the edit was made from {then}: read it again and repeat the edit")
         self.subject = subject
         self.expected = expected
         self.found = found

@@ -60,9 +60,7 @@ class Settings:
     prefix: str = _setting("flagrelay", "Redis", "What the names of all keys in Redis begin with")
     env: tuple[str, ...] = _setting((), "Relay", "The environments to serve; none for all that Redis has")
     host: str = _setting("127.0.0.1", "HTTP", "The address to listen on; 0.0.0.0 or :: for all")
-    port: int = _setting(
-        8080, "HTTP", "The port to listen on; 0 for one of the system's choice", least=0, most=65535
-    )
+    port: int = _setting(8080, "HTTP", "The port to listen on; 0 for one of the system's choice", least=0, most=65535)
     max_streams: int = _setting(20_000, "Limits", "Streams that are open at once", least=1, most=10_000_000)
     max_streams_per_key: int = _setting(
         20_000, "Limits", "Streams that one access key has open at once", least=1, most=10_000_000
@@ -86,9 +84,7 @@ class Settings:
         least=0.1,
         most=3600,
     )
-    heartbeat_interval: float = _setting(
-        15.0, "Streams", "Between heartbeats", unit="seconds", least=0.05, most=3600
-    )
+    heartbeat_interval: float = _setting(15.0, "Streams", "Between heartbeats", unit="seconds", least=0.05, most=3600)
     stream_lifetime: float = _setting(
         3600.0,
         "Streams",
@@ -107,9 +103,7 @@ class Settings:
     changes_held: int = _setting(
         1000, "Streams", "Changes kept in memory, for clients that reconnect", least=0, most=1_000_000
     )
-    changes_held_bytes: int = _setting(
-        16 * MIB, "Streams", "The most that those changes take", unit="bytes", least=0
-    )
+    changes_held_bytes: int = _setting(16 * MIB, "Streams", "The most that those changes take", unit="bytes", least=0)
     max_stale: float = _setting(
         300.0, "Relay", "How long /readyz stays 200 after Redis was lost", unit="seconds", least=0
     )
@@ -138,9 +132,7 @@ class Settings:
         least=0,
         most=3600,
     )
-    log_level: str = _setting(
-        "info", "Logs", "The least that is logged", choices=("debug", "info", "warning", "error")
-    )
+    log_level: str = _setting("info", "Logs", "The least that is logged", choices=("debug", "info", "warning", "error"))
     log_format: str = _setting(
         "auto",
         "Logs",
@@ -157,9 +149,7 @@ class Settings:
                 f"FLAGRELAY_BACKOFF_MAX ({self.backoff_max}) is below FLAGRELAY_BACKOFF_MIN ({self.backoff_min})"
             )
         if self.redis_sentinels and not self.redis_sentinel_master:
-            raise SettingError(
-                "FLAGRELAY_REDIS_SENTINELS is set, so FLAGRELAY_REDIS_SENTINEL_MASTER must be too"
-            )
+            raise SettingError("FLAGRELAY_REDIS_SENTINELS is set, so FLAGRELAY_REDIS_SENTINEL_MASTER must be too")
         if self.redis_sentinels and self.redis_cluster:
             raise SettingError("FLAGRELAY_REDIS_SENTINELS and FLAGRELAY_REDIS_CLUSTER exclude each other")
 
@@ -228,9 +218,7 @@ class Setting:
         if wrong_type or out_of_bounds:
             shown = "(hidden)" if self.secret else repr(value)
             should = self.bounds or f"of type {self.type.__name__}"
-            raise SettingError(
-                f"{self.variable} ({self.option}) is {shown}; it should be {should}: {self.about}"
-            )
+            raise SettingError(f"{self.variable} ({self.option}) is {shown}; it should be {should}: {self.about}")
 
     def parse(self, text: str) -> Any:  # noqa: ANN401 - each setting has its own type
         """The value of an environment variable.
@@ -239,7 +227,7 @@ class Setting:
             SettingError: it is none of this setting.
         """
         if self.many:
-            return tuple(text.replace(",", " ").split())
+            return tuple(text.split())
         if self.type is bool:
             if text.lower() not in _TRUE + _FALSE:
                 raise SettingError(f"{self.variable} is {text!r}; it should be 1 or 0: {self.about}")

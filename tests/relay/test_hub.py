@@ -137,9 +137,7 @@ async def test_changes_during_a_round_are_merged_into_the_rest_of_it(monkeypatch
         client = Client()
         client.take(transport.received)
         assert client.last_event_id == bench.event_id
-    assert sorted(transport.writes for transport in transports)[-2] == 1, (
-        "only the first had to be written to twice"
-    )
+    assert sorted(transport.writes for transport in transports)[-2] == 1, "only the first had to be written to twice"
 
 
 async def test_each_change_is_reported_as_delivered_once_and_in_order() -> None:

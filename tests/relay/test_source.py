@@ -1,9 +1,12 @@
 """The source against a real Redis: every rule of "pub/sub is a hint, never the truth"."""
 
 import asyncio
+import contextlib
 import json
 import random
+import signal
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from time import time
 from typing import Any
 
@@ -11,15 +14,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.fakes import definition
-from support.sources import ENVIRONMENT, NEVER, Followed, Hands, no_tracebacks, publish, put, until
+from support.sources import ENVIRONMENT, NEVER, Followed, Hands, Wire, no_tracebacks, publish, put
 
+from flagrelay.cli.private_redis import PrivateRedis, private_redis
+from flagrelay.errors import EnvironmentMissing, StoreUnavailable
 from flagrelay.flags.change import Change
 from flagrelay.flags.position import Position
 from flagrelay.flags.snapshot import Snapshot
 from flagrelay.relay import source as source_module
 from flagrelay.relay.source import Source
 from flagrelay.relay.states import SourceState
-from flagrelay.store.connection import Store
+from flagrelay.store import connection, subscription
+from flagrelay.store.connection import RedisAddress, Store, open_store
 from flagrelay.store.environments import create_environment, destroy_environment
 from flagrelay.store.reading import read_position, read_snapshot
 from flagrelay.store.writing import Draft, write_change
@@ -293,7 +299,11 @@ async def test_a_changelog_that_holds_garbage_means_a_whole_reload(redis: Store,
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    before=st.integers(0, 3), subscribed=st.integers(0, 3), read=st.integers(0, 3), after=st.integers(0, 3), seed=st.integers()
+    before=st.integers(0, 3),
+    subscribed=st.integers(0, 3),
+    read=st.integers(0, 3),
+    after=st.integers(0, 3),
+    seed=st.integers(),
 )
 async def test_what_is_written_between_subscribing_and_loading_is_neither_lost_nor_doubled(
     store: Store, before: int, subscribed: int, read: int, after: int, seed: int
@@ -387,9 +397,7 @@ async def written_copy(redis: Store, followed: Followed, *, lost: int = 5) -> tu
     return copy, followed.held
 
 
-async def test_a_redis_that_fell_back_gets_a_new_epoch_and_is_followed_back(
-    redis: Store, logged: list[Any]
-) -> None:
+async def test_a_redis_that_fell_back_gets_a_new_epoch_and_is_followed_back(redis: Store, logged: list[Any]) -> None:
     async with Followed(redis) as followed:
         copy, lost = await written_copy(redis, followed)
         await put_back(redis, copy)
@@ -608,9 +616,7 @@ async def test_another_environments_change_is_not_ours(redis: Store, hands: Hand
         assert followed.stats.bad_messages == 1
 
 
-async def test_a_flood_of_bad_messages_is_logged_once_and_hides_nothing(
-    redis: Store, logged: list[Any]
-) -> None:
+async def test_a_flood_of_bad_messages_is_logged_once_and_hides_nothing(redis: Store, logged: list[Any]) -> None:
     async with Followed(redis, verify_interval=NEVER) as followed:
         await followed.live()
         for number in range(1, 201):
@@ -755,9 +761,7 @@ async def test_a_killed_subscription_is_made_again_and_what_was_missed_is_read_a
         assert followed.moves == [LOADING, LIVE] + [STALE, LOADING, LIVE] * 5
 
 
-async def test_nothing_is_lost_or_doubled_by_concurrent_writers_and_random_kills(
-    redis: Store, hands: Hands
-) -> None:
+async def test_nothing_is_lost_or_doubled_by_concurrent_writers_and_random_kills(redis: Store, hands: Hands) -> None:
     rng = random.Random(20)
     hands.pass_on = lambda data: [] if rng.random() < 0.02 else [data]
     changes_each, writers = 500, 4
@@ -792,6 +796,269 @@ async def test_nothing_is_lost_or_doubled_by_concurrent_writers_and_random_kills
             assert [change.revision for change in each.changes] == list(range(first + 1, changes_each * writers + 1))
             assert each.stats.reloads == {"start": 1}
             assert each.stats.connection_losses > 3
+
+
+# -- a Redis that goes away, and one that comes back another ------------------------------------------------------
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers are not waited for as long as in life."""
+    monkeypatch.setattr(connection, "CONNECT_TIMEOUT", 0.3)
+    monkeypatch.setattr(connection, "ANSWER_TIMEOUT", 0.3)
+    monkeypatch.setattr(subscription, "ANSWER_TIMEOUT", 0.3)
+
+
+class Far:
+    """A Redis server of the test's own, behind a wire; `store` is its writers' way to it, `relay` the relay's."""
+
+    def __init__(self, server: PrivateRedis, wire: Wire, relay: Store) -> None:
+        self.server = server
+        self.wire = wire
+        self.relay = relay
+
+    @contextlib.asynccontextmanager
+    async def store(self, server: PrivateRedis | None = None) -> AsyncIterator[Store]:
+        async with open_store(RedisAddress((server or self.server).url)) as store:
+            yield store
+
+    def change_to(self, server: PrivateRedis) -> None:
+        """The relay's address leads to another server from now on."""
+        self.wire.backend = Path(server.socket_path)
+        self.wire.cut()
+
+
+@pytest.fixture
+async def far(impatient: None, tmp_path: Path) -> AsyncIterator[Far]:
+    with private_redis() as server:
+        async with (
+            Wire(tmp_path / "wire.sock", Path(server.socket_path)) as wire,
+            open_store(RedisAddress(f"unix://{wire.path}")) as relay,
+        ):
+            far = Far(server, wire, relay)
+            async with far.store() as store:
+                await create_environment(store, ENVIRONMENT)
+            yield far
+
+
+async def test_without_a_redis_it_says_why_and_goes_on_trying(impatient: None, tmp_path: Path) -> None:
+    folder = tmp_path / "later"
+    async with open_store(RedisAddress(f"unix://{folder}/redis.sock")) as store, Followed(store) as followed:
+        await followed.until(lambda: followed.states, "it says something")
+        assert followed.moves == [CONNECTING]
+        assert "redis.sock" in followed.source.reason
+        with private_redis(folder=folder):
+            await create_environment(store, ENVIRONMENT)
+            await followed.live(0)
+            assert CONNECTING not in followed.moves[followed.moves.index(LOADING) :] or followed.moves[-1] is LIVE
+
+
+async def test_a_redis_that_is_killed_and_comes_back_with_its_data(far: Far, tmp_path: Path) -> None:
+    async with far.store() as store:
+        for number in range(1, 4):
+            await put(store, f"flag-{number}", number)
+        async with Followed(far.relay) as followed:
+            await followed.live(3)
+            await store.client.save()
+            dump = (far.server.folder / "dump.rdb").read_bytes()
+            far.server.signal(signal.SIGKILL)
+            reason = await followed.stale()
+            assert "wire.sock" in reason
+            before = followed.held
+            (tmp_path / "again").mkdir()
+            (tmp_path / "again" / "dump.rdb").write_bytes(dump)
+            with private_redis(folder=tmp_path / "again") as again:
+                far.change_to(again)
+                await followed.live(3)
+                assert followed.held is before, "nothing had to be read but the position"
+                assert followed.stats.reloads == {"start": 1}
+                assert followed.stats.connection_losses == 1
+                async with far.store(again) as written:
+                    await put(written, "later")
+                await followed.live(4)
+
+
+async def test_a_redis_that_comes_back_with_nothing_changes_nothing_that_is_served(far: Far, tmp_path: Path) -> None:
+    async with far.store() as store:
+        await put(store)
+    async with Followed(far.relay) as followed:
+        await followed.live(1)
+        before = followed.held
+        far.server.signal(signal.SIGKILL)
+        await followed.stale()
+        with private_redis(folder=tmp_path / "empty") as empty:
+            far.change_to(empty)
+            await followed.until(lambda: "does not exist in Redis" in followed.states[-1][1], "it says what is missing")
+            assert followed.held is before
+            async with far.store(empty) as store:
+                await create_environment(store, ENVIRONMENT)
+                await followed.live(0)
+                assert followed.held.flags == {}, "created by a person, who knows that it is empty"
+
+
+async def test_a_redis_that_comes_back_with_an_old_dump_is_followed_back(far: Far, tmp_path: Path) -> None:
+    async with far.store() as store:
+        await put(store, "kept")
+        await store.client.save()
+        dump = (far.server.folder / "dump.rdb").read_bytes()
+        await put(store, "lost")
+    async with Followed(far.relay) as followed:
+        await followed.live(2)
+        epoch = followed.held.position.epoch
+        far.server.signal(signal.SIGKILL)
+        await followed.stale()
+        (tmp_path / "old").mkdir()
+        (tmp_path / "old" / "dump.rdb").write_bytes(dump)
+        with private_redis(folder=tmp_path / "old") as old:
+            far.change_to(old)
+            await followed.live(1)
+            assert followed.held.flags.keys() == {"kept"}
+            assert followed.held.position.epoch != epoch
+            async with far.store(old) as store:
+                await followed.same_as_redis(store)
+                await put(store, "later")
+            await followed.live(2)
+            assert followed.stats.reloads == {"start": 1, "fork": 1}
+
+
+async def replicated(replica: Store, revision: int) -> None:
+    """Wait until a replica stands at a revision."""
+    async with asyncio.timeout(10):
+        while True:
+            with contextlib.suppress(StoreUnavailable, EnvironmentMissing):
+                if (await read_position(replica, ENVIRONMENT)).revision == revision:
+                    return
+            await asyncio.sleep(0.005)
+
+
+async def test_a_replica_that_lags_is_followed_back_once_it_is_promoted(
+    far: Far, tmp_path: Path, unused_tcp_port: int
+) -> None:
+    master_address = ("127.0.0.1", str(unused_tcp_port))
+    arguments = ("--replicaof", *master_address, "--repl-diskless-sync-delay", "0")
+    with (
+        private_redis(folder=tmp_path / "m", port=unused_tcp_port) as master,
+        private_redis(*arguments, folder=tmp_path / "r") as replica,
+    ):
+        async with far.store(master) as writer, far.store(replica) as behind, Followed(far.relay) as followed:
+            await followed.live(0)
+            await create_environment(writer, ENVIRONMENT)
+            await put(writer, "kept")
+            await replicated(behind, 1)
+            far.change_to(master)
+            await followed.live(1)
+            await behind.client.execute_command("REPLICAOF", "NO", "ONE")  # it hears nothing of what follows
+            await put(writer, "lost")
+            await followed.live(2)
+            master.signal(signal.SIGKILL)
+            await followed.stale()
+            before = followed.held
+            await behind.client.execute_command("REPLICAOF", *master_address)
+            far.change_to(replica)
+            await followed.until(lambda: "read only" in followed.source.reason, "a replica may not be written to")
+            assert followed.held is before
+            await behind.client.execute_command("REPLICAOF", "NO", "ONE")
+            await followed.live(1)
+            await followed.same_as_redis(behind)
+            assert followed.held.flags.keys() == {"kept"}
+            assert followed.held.position.epoch != before.position.epoch
+            await put(behind, "later")
+            await followed.live(2)
+
+
+async def test_a_paused_redis_makes_it_stale_and_a_resumed_one_live(far: Far) -> None:
+    async with far.store() as store:
+        await put(store)
+        async with Followed(far.relay) as followed:
+            await followed.live(1)
+            before = followed.held
+            far.server.signal(signal.SIGSTOP)
+            try:
+                reason = await followed.stale()
+                assert "wire.sock" in reason
+                assert followed.held is before
+            finally:
+                far.server.signal(signal.SIGCONT)
+            await put(store, "later")
+            await followed.live(2)
+            assert followed.stats.reloads == {"start": 1}
+
+
+async def test_a_subscription_that_died_without_a_word_is_noticed_by_its_silence(far: Far) -> None:
+    async with far.store() as store:
+        async with Followed(far.relay, verify_interval=0.02) as followed:
+            await followed.live(0)
+            far.wire.freeze(subscriptions_only=True)
+            await put(store, "meanwhile")
+            await followed.until(lambda: followed.revision == 1, "a comparison finds what no message tells")
+            reason = await followed.stale()
+            assert any("silent" in told for state, told in followed.states if state is STALE), reason
+            far.wire.thaw()
+            await followed.live(1)
+            await put(store, "later")
+            await followed.live(2)
+            assert followed.stats.reloads == {"start": 1}
+
+
+async def test_a_network_that_carries_nothing_makes_it_stale_until_it_does(far: Far) -> None:
+    async with far.store() as store:
+        async with Followed(far.relay) as followed:
+            await followed.live(0)
+            far.wire.freeze()
+            await put(store)
+            await followed.stale()
+            assert followed.revision == 0
+            far.wire.thaw()
+            await followed.live(1)
+
+
+async def test_a_reconnection_reads_what_it_missed_and_not_the_whole(far: Far) -> None:
+    async with far.store() as store, Followed(far.relay) as followed:
+        await followed.live(0)
+        far.wire.refusing = True
+        far.wire.cut()
+        await followed.stale()
+        for number in range(1, 1201):
+            await put(store, f"flag-{number % 10}", number)
+        assert followed.revision == 0
+        far.wire.refusing = False
+        await followed.live(1200)
+        assert [change.revision for change in followed.changes] == list(range(1, 1201))
+        assert followed.stats.reloads == {"start": 1}
+        assert followed.stats.gaps == 1
+        assert followed.stats.connection_losses == 1
+
+
+async def test_a_relay_that_may_not_write_stays_stale_after_a_failover_and_says_why(far: Far) -> None:
+    async with far.store() as store:
+        await store.client.execute_command(
+            *("ACL", "SETUSER", "relay", "on", ">secret", "~flagrelay:*", "&flagrelay:*", "+@all", "-hset")
+        )
+        address = RedisAddress(f"unix://relay:secret@{far.server.socket_path}")
+        async with open_store(address) as relay, Followed(relay) as followed:
+            copy, before = await written_copy(store, followed)
+            await put_back(store, copy)
+            reason = await followed.stale()
+            assert "secret" not in reason
+            assert "permissions" in reason
+            assert followed.held is before
+            await store.client.execute_command("ACL", "SETUSER", "relay", "+hset")
+            await followed.live(10)
+            assert followed.held.position.epoch != before.position.epoch
+
+
+async def test_wrong_credentials_are_told_without_being_shown(far: Far) -> None:
+    async with far.store() as store:
+        await store.client.execute_command("ACL", "SETUSER", "relay", "on", ">right", "~*", "&*", "+@all")
+        async with (
+            open_store(RedisAddress(f"unix://relay:wrong@{far.server.socket_path}")) as relay,
+            Followed(relay) as followed,
+        ):
+            await followed.until(lambda: followed.states, "it says something")
+            assert followed.moves == [CONNECTING]
+            assert "wrong" not in followed.source.reason.replace("WRONGPASS", "")
+            await store.client.execute_command("ACL", "SETUSER", "relay", ">wrong")
+            await followed.live(0)
 
 
 # -- the clock ----------------------------------------------------------------------------------------------------

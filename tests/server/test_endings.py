@@ -26,9 +26,13 @@ async def relay(kind: str, world: World) -> AsyncIterator[RunningRelay]:
 
 
 async def test_a_revoked_key_ends_its_streams_at_once_and_no_others(relay: RunningRelay, world: World) -> None:
-    key, secret = await world.key()
-    other = await world.secret()
-    async with stream(relay.port, secret) as first, stream(relay.port, secret) as second, stream(relay.port, other) as kept:
+    key, secret = await relay.key()
+    other = await relay.secret()
+    async with (
+        stream(relay.port, secret) as first,
+        stream(relay.port, secret) as second,
+        stream(relay.port, other) as kept,
+    ):
         for opened in (first, second, kept):
             await opened.event("put")
         started = time.perf_counter()
@@ -42,7 +46,7 @@ async def test_a_revoked_key_ends_its_streams_at_once_and_no_others(relay: Runni
 
 
 async def test_an_expired_key_ends_its_streams(relay: RunningRelay, world: World) -> None:
-    _, secret = await world.key(expires=int(time.time() + 1.2))
+    _, secret = await relay.key(expires=int(time.time() + 1.2))
     async with stream(relay.port, secret) as opened:
         await opened.event("put")
         assert await opened.goodbye() == "expired"
@@ -53,7 +57,7 @@ async def test_an_expired_key_ends_its_streams(relay: RunningRelay, world: World
 
 async def test_a_stream_ends_at_its_lifetime_and_resumes_without_a_loss(kind: str, world: World) -> None:
     async with running_relay(kind, world, stream_lifetime=0.4) as relay:
-        secret, replica = await world.secret(), Replica()
+        secret, replica = await relay.secret(), Replica()
         async with stream(relay.port, secret) as opened:
             replica.take(await opened.event("put"))
             assert await opened.goodbye() == "lifetime"
@@ -63,7 +67,7 @@ async def test_a_stream_ends_at_its_lifetime_and_resumes_without_a_loss(kind: st
 
 
 async def test_a_client_that_goes_is_forgotten(relay: RunningRelay, world: World) -> None:
-    secret = await world.secret()
+    secret = await relay.secret()
     async with stream(relay.port, secret) as opened:
         await opened.event("put")
         assert relay.context.relay.streams == 1

@@ -59,15 +59,6 @@ class World:
         """One small change."""
         return await self.put({key: definition(number)})
 
-    async def key(
-        self, kind: str = "server", *, environment: str = ENVIRONMENT, expires: int | None = None
-    ) -> tuple[AccessKey, str]:
-        """A new access key, and its secret."""
-        return await create_access_key(self.store, environment, kind, "a test's", expires)
-
-    async def secret(self, kind: str = "server") -> str:
-        return (await self.key(kind))[1]
-
     async def event_id(self) -> str:
         """The id of the event that brings a client to where Redis stands."""
         position = (await read_snapshot(self.store, ENVIRONMENT)).position
@@ -89,6 +80,7 @@ class RunningRelay:
     """A relay that answers on a port of this machine."""
 
     kind: str
+    world: World
     port: int
     app: Starlette
     server: uvicorn.Server | None
@@ -112,6 +104,18 @@ class RunningRelay:
         assert self.server
         return len(self.server.server_state.connections)
 
+    async def key(
+        self, kind: str = "server", *, environment: str = ENVIRONMENT, expires: int | None = None
+    ) -> tuple[AccessKey, str]:
+        """A new access key, which the relay has heard of, and its secret."""
+        key, secret = await create_access_key(self.world.store, environment, kind, "a test's", expires)
+        await until(lambda: key.digest in self.context.keyring._keys, "the relay has heard of the key")
+        return key, secret
+
+    async def secret(self, kind: str = "server") -> str:
+        """The secret of a new access key, which the relay has heard of."""
+        return (await self.key(kind))[1]
+
     async def at(self, revision: int) -> None:
         """Wait until it serves a revision."""
         await until(
@@ -130,9 +134,7 @@ class RunningRelay:
 
 
 @contextlib.asynccontextmanager
-async def running_relay(
-    kind: str, world: World, *, ready: bool = True, **settings: Any
-) -> AsyncIterator[RunningRelay]:
+async def running_relay(kind: str, world: World, *, ready: bool = True, **settings: Any) -> AsyncIterator[RunningRelay]:
     """A relay behind a server; once it is `ready`, unless told otherwise.
 
     Args:
@@ -156,14 +158,16 @@ async def running_relay(
         run = hypercorn.asyncio.serve(app, config, shutdown_trigger=stop.wait)
     elif kind == "uvicorn":
         app = create_app(chosen)
-        server = _Uvicorn(uvicorn.Config(app, http="httptools", ws="none", lifespan="on", log_config=None, access_log=False))
+        server = _Uvicorn(
+            uvicorn.Config(app, http="httptools", ws="none", lifespan="on", log_config=None, access_log=False)
+        )
         run = server.serve([listener])
     else:
         server = RelayServer(chosen)
         app = server.config.app
         run = server.serve([listener])
     task = asyncio.create_task(run)
-    relay = RunningRelay(kind, port, app, server)
+    relay = RunningRelay(kind, world, port, app, server)
     try:
         await until(lambda: task.done() or _started(relay, ready=ready), "the relay has started")
         yield relay

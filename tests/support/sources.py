@@ -99,7 +99,8 @@ class Followed:
         if kind is None:
             if not self._task.cancelled():
                 self._task.result()
-            left = {task for task in asyncio.all_tasks() - self._before if not task.done()}
+            new = asyncio.all_tasks() - self._before
+            left = [task for task in new if not task.done() and Wire.__name__ not in repr(task.get_coro())]
             assert not left, f"still running: {left}"
 
     # -- what it tells ----------------------------------------------------------------------------------------
@@ -144,7 +145,9 @@ class Followed:
     @property
     def moves(self) -> list[SourceState]:
         """The states it went through, each once in a row."""
-        return [state for number, (state, _) in enumerate(self.states) if not number or self.states[number - 1][0] != state]
+        return [
+            state for number, (state, _) in enumerate(self.states) if not number or self.states[number - 1][0] != state
+        ]
 
     async def until(self, condition: Callable[[], Any], what: str, *, within: float = 10.0) -> None:
         """Wait for something to hold while the source runs."""
@@ -279,9 +282,7 @@ class Wire:
                 each.transport.abort()
             self._writers -= both
 
-    async def _carry(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, traits: set[str]
-    ) -> None:
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, traits: set[str]) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
                 if b"SUBSCRIBE" in data:

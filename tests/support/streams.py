@@ -197,9 +197,7 @@ async def connection(port: int, *, receive_buffer: int | None = None) -> AsyncIt
         await opened.close()
 
 
-def request(
-    path: str, secret: str = "", *, method: str = "GET", version: str = "HTTP/1.1", **headers: str
-) -> bytes:
+def request(path: str, secret: str = "", *, method: str = "GET", version: str = "HTTP/1.1", **headers: str) -> bytes:
     """The bytes of a request; `last_event_id="…"` is the header `last-event-id`."""
     lines = [f"{method} {path} {version}", "host: relay"]
     if secret:

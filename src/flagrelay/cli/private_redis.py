@@ -4,55 +4,32 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
+from flagrelay.cli.kept import kept
 from flagrelay.errors import FlagrelayError
 
 START_TIMEOUT = 10.0
 """Seconds in which a server must answer."""
 
-# Run in a process between us and the server: it starts the server, and when our end of its standard input closes,
-# however we ended, it kills the server and removes its folder.
-_KEEPER = """
-import shutil, signal, subprocess, sys
-for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-    signal.signal(number, signal.SIG_IGN)
-with open(sys.argv[1] + "/redis.log", "ab") as log:
-    server = subprocess.Popen(sys.argv[2:], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
-print(server.pid, flush=True)
-sys.stdin.read()
-server.kill()
-server.wait()
-shutil.rmtree(sys.argv[1], ignore_errors=True)
-"""
 
-
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class PrivateRedis:
-    """A running server; `url` is its unix socket, `port` its loopback port (0 for none)."""
+    """A running server: its folder (socket, log, data), its process, and its loopback port (0 for none)."""
 
     folder: Path
-    command: Sequence[str]
-    port: int
-    keeper: "subprocess.Popen[str]" = field(repr=False)
     pid: int
-
-    @property
-    def socket_path(self) -> str:
-        """The server's unix socket."""
-        return str(self.folder / "redis.sock")
+    port: int
 
     @property
     def url(self) -> str:
-        """The server's address, as redis-py takes it."""
-        return f"unix://{self.socket_path}"
+        """The server's unix socket, as redis-py takes it."""
+        return f"unix://{self.folder / 'redis.sock'}"
 
     @property
     def tcp_url(self) -> str:
@@ -76,14 +53,14 @@ def private_redis(*arguments: str, port: int = 0, folder: Path | None = None) ->
     Args:
         arguments: more of the server's own arguments, after ours.
         port: a loopback port to listen on as well; 0 for the unix socket alone.
-        folder: where its socket, log and data are; a temporary one by default. It is removed at the end.
+        folder: where its socket, log and data are, and stay; by default a temporary one, which is removed.
 
     Raises:
         FlagrelayError: there is no server to be found, or it does not start.
     """
     binary = find_server()
-    place = folder or Path(tempfile.mkdtemp(prefix="flagrelay-"))
-    place.mkdir(parents=True, exist_ok=True)
+    temporary = None if folder else Path(tempfile.mkdtemp(prefix="flagrelay-"))
+    place = folder or temporary or Path()
     options = {
         "--port": str(port),
         "--bind": "127.0.0.1",
@@ -95,23 +72,10 @@ def private_redis(*arguments: str, port: int = 0, folder: Path | None = None) ->
         "--daemonize": "no",
     }
     command = [binary, *(word for option in options.items() for word in option), *arguments]
-    # A session of its own, so that Ctrl-C at the terminal reaches us alone, and we end it in order.
-    with subprocess.Popen(
-        [sys.executable, "-c", _KEEPER, str(place), *command],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as keeper:
-        try:
-            pid = int(keeper.stdout.readline()) if keeper.stdout else 0
-            server = PrivateRedis(place, command, port, keeper, pid)
-            _wait_until_it_answers(server)
-            yield server
-        finally:
-            if keeper.stdin:
-                keeper.stdin.close()
-            keeper.wait()
+    with kept(command, log=place / "redis.log", remove=temporary, quiet=True) as process:
+        server = PrivateRedis(place, process.pid, port)
+        _wait_until_it_answers(server)
+        yield server
 
 
 def find_server() -> str:
@@ -140,7 +104,7 @@ def _wait_until_it_answers(server: PrivateRedis) -> None:
         try:
             with socket.socket(socket.AF_UNIX) as probe:
                 probe.settimeout(1)
-                probe.connect(server.socket_path)
+                probe.connect(server.url.removeprefix("unix://"))
                 probe.sendall(b"PING\r\n")
                 if probe.recv(16).startswith(b"+PONG"):
                     return

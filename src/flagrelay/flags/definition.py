@@ -110,9 +110,7 @@ def check_flag_set(document: object) -> FlagSet:
     known = ("flags", "$evaluators", "metadata", "$schema", "$comment")
     unknown = [name for name in checked if name not in known]
     if unknown:
-        raise DefinitionError(
-            "flag set", _shown(unknown[0]).strip('"'), f"unknown member; it has {', '.join(known)}"
-        )
+        raise DefinitionError("flag set", _shown(unknown[0]).strip('"'), f"unknown member; it has {', '.join(known)}")
     if "flags" not in checked:
         raise DefinitionError("flag set", "flags", "missing")
     flags: dict[str, Definition] = {}
@@ -197,9 +195,7 @@ def _check_key(subject: str, key: object) -> None:
     if not isinstance(key, str):
         raise DefinitionError(subject, "", f"a key is a string, not {_kind(key)}")
     if not 1 <= len(key) <= MAX_KEY_LENGTH:
-        raise DefinitionError(
-            subject, "", f"a key has 1 to {MAX_KEY_LENGTH} characters; this one has {len(key)}"
-        )
+        raise DefinitionError(subject, "", f"a key has 1 to {MAX_KEY_LENGTH} characters; this one has {len(key)}")
     if _CONTROL.search(key):
         raise DefinitionError(subject, "", "a key has no control characters and no lone surrogates")
 
@@ -222,9 +218,7 @@ def _check_depth(subject: str, definition: object) -> None:
             if isinstance(value, dict):
                 for name, member in value.items():
                     if not isinstance(name, str):
-                        raise DefinitionError(
-                            subject, path, f"a member's name is a string, not {_kind(name)}"
-                        )
+                        raise DefinitionError(subject, path, f"a member's name is a string, not {_kind(name)}")
                     deeper.append((f"{path}.{name}".removeprefix("."), member))
             elif isinstance(value, list):
                 deeper += [(f"{path}[{index}]", item) for index, item in enumerate(value)]
@@ -248,9 +242,7 @@ def _check_scalar(subject: str, path: str, value: object) -> None:
 
 def _check_state(subject: str, definition: Definition) -> None:
     if definition["state"] not in _STATES:
-        raise DefinitionError(
-            subject, "state", f"{_shown(definition['state'])} is neither ENABLED nor DISABLED"
-        )
+        raise DefinitionError(subject, "state", f"{_shown(definition['state'])} is neither ENABLED nor DISABLED")
 
 
 def _check_variants(subject: str, definition: Definition) -> None:
@@ -285,9 +277,7 @@ def _check_default(subject: str, definition: Definition) -> None:
     variants = definition["variants"]
     if isinstance(variants, dict) and default not in variants:
         names = ", ".join(list(variants)[:10])
-        raise DefinitionError(
-            subject, "defaultVariant", f"{_shown(default)} is none of the variants: {names}"
-        )
+        raise DefinitionError(subject, "defaultVariant", f"{_shown(default)} is none of the variants: {names}")
 
 
 def _check_targeting(subject: str, definition: Definition) -> None:
@@ -297,6 +287,16 @@ def _check_targeting(subject: str, definition: Definition) -> None:
 def _check_flag_metadata(subject: str, definition: Definition) -> None:
     _flat(subject, definition["metadata"])
 
+
+_KINDS = {
+    type(None): "null",
+    bool: "a boolean",
+    int: "a number",
+    float: "a number",
+    str: "a string",
+    dict: "an object",
+    list: "an array",
+}
 
 _MEMBERS: Mapping[str, Callable[[str, Definition], None]] = {
     "state": _check_state,
@@ -325,21 +325,7 @@ def _object(subject: str, path: str, value: object) -> Mapping[str, Any]:
 
 
 def _kind(value: object) -> str:
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "a boolean"
-        case int() | float():
-            return "a number"
-        case str():
-            return "a string"
-        case dict():
-            return "an object"
-        case list():
-            return "an array"
-        case _:
-            return f"a {type(value).__name__}"
+    return _KINDS.get(type(value), f"a {type(value).__name__}")
 
 
 def _shown(value: object) -> str:

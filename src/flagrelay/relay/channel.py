@@ -57,14 +57,17 @@ async def listen(
                 await _take(subscription, listener, interval)
         except (StoreUnavailable, StoreError) as error:
             listener.lost(str(error))
+        heed_cancellation()
         await asyncio.sleep(backoff.next())
 
 
 async def _take(subscription: Subscription, listener: Listener, interval: float) -> NoReturn:
     loop = asyncio.get_running_loop()
+    pulse = _Pulse(subscription)
     compare_at = loop.time() + interval
     taken = 0
     while True:
+        heed_cancellation()
         data = await subscription.next(max(0.0, compare_at - loop.time()))
         if data is not None:
             await listener.received(data)
@@ -72,15 +75,40 @@ async def _take(subscription: Subscription, listener: Listener, interval: float)
             if taken % YIELD_EVERY == 0:
                 await asyncio.sleep(0)
         if loop.time() >= compare_at:
-            await _check(subscription, interval * SILENCE)
+            await pulse.check()
             await listener.compare()
             compare_at = loop.time() + interval
 
 
-async def _check(subscription: Subscription, longest: float) -> None:
-    silence = asyncio.get_running_loop().time() - subscription.last_heard
-    if silence > longest:
-        raise StoreUnavailable(
-            f"the subscription to Redis has been silent for {silence:.1f} s, pings included"
-        )
-    await subscription.ping()
+class _Pulse:
+    """Whether a subscription still lives. Silence is counted in checks, not in seconds: while we are busy loading, nobody listens."""
+
+    def __init__(self, subscription: Subscription) -> None:
+        self._subscription = subscription
+        self._heard = subscription.last_heard
+        self._silent = 0
+
+    async def check(self) -> None:
+        """Ask for a sign of life, having looked for the last ones.
+
+        Raises:
+            StoreUnavailable: none came for too long.
+        """
+        heard = self._subscription.last_heard
+        self._silent = 0 if heard > self._heard else self._silent + 1
+        self._heard = heard
+        if self._silent >= SILENCE:
+            silence = asyncio.get_running_loop().time() - heard
+            raise StoreUnavailable(f"the subscription to Redis has been silent for {silence:.1f} s, pings included")
+        await self._subscription.ping()
+
+
+def heed_cancellation() -> None:
+    """End here where this task was cancelled and did not notice.
+
+    Before Python 3.12 `asyncio.wait_for`, through which redis-py sends, loses a cancellation that comes just as
+    it ends; a loop that talks to Redis for good would then never end.
+    """
+    task = asyncio.current_task()
+    if task and task.cancelling():
+        raise asyncio.CancelledError

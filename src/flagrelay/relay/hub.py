@@ -121,9 +121,7 @@ class Hub:
 
     # -- a stream's life ------------------------------------------------------------------------------
 
-    def join(
-        self, subscriber: Subscriber, last_event_id: str, *, trust_ahead: bool = False
-    ) -> tuple[Resume, bytes]:
+    def join(self, subscriber: Subscriber, last_event_id: str, *, trust_ahead: bool = False) -> tuple[Resume, bytes]:
         """Register a stream. Returns how it resumes, and its first bytes, which the caller writes at once.
 
         A client may be ahead of this relay, having come from one that heard the last change first. With
@@ -241,9 +239,7 @@ class Hub:
             await asyncio.sleep(0)
 
     def _goodbyes(self, reason: str) -> list[Frame]:
-        return [
-            goodbye_frame(reason, retry_ms=ms) for ms in _jittered_ms(self._retry * 0.5, self._retry * 1.5)
-        ]
+        return [goodbye_frame(reason, retry_ms=ms) for ms in _jittered_ms(self._retry * 0.5, self._retry * 1.5)]
 
 
 def _jittered_ms(shortest: float, longest: float) -> list[int]:

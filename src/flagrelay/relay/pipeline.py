@@ -167,6 +167,4 @@ class Pipeline:
 
     def _tell(self, state: SourceState, reason: str) -> None:
         quiet = state in (SourceState.LIVE, SourceState.LOADING)
-        (log.info if quiet else log.warning)(
-            "source", environment=self.environment, state=state.value, reason=reason
-        )
+        (log.info if quiet else log.warning)("source", environment=self.environment, state=state.value, reason=reason)

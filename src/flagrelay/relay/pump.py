@@ -32,9 +32,7 @@ class Pump:
     Heartbeats have rounds of their own, which run only while there is no news.
     """
 
-    def __init__(
-        self, hub: "Hub", *, heartbeat: Callable[[], Frame], delivered: Callable[[Delivery], None]
-    ) -> None:
+    def __init__(self, hub: "Hub", *, heartbeat: Callable[[], Frame], delivered: Callable[[Delivery], None]) -> None:
         self._hub = hub
         self._heartbeat = heartbeat
         self._delivered = delivered

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 import structlog
 
 from flagrelay.errors import StoreError, StoreUnavailable
+from flagrelay.relay.channel import heed_cancellation
 from flagrelay.relay.pipeline import Pipeline, PipelineOptions
 from flagrelay.relay.stats import Delivery
 from flagrelay.store.connection import Store
@@ -72,6 +73,7 @@ class Relay:
     async def _discover(self) -> None:
         failing = False
         while True:
+            heed_cancellation()
             try:
                 for summary in await list_environments(self._store):
                     self.follow(summary.name)

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import structlog
 
-from flagrelay.errors import ChangelogTrimmed, MessageError, StoreError, StoreUnavailable
+from flagrelay.errors import ChangelogTrimmed, MessageError, StoreUnavailable
 from flagrelay.flags.change import Change
 from flagrelay.flags.position import Position
 from flagrelay.flags.snapshot import Snapshot
@@ -176,9 +176,7 @@ class Source:
                 return snapshot
             await renew_epoch(self._store, self.environment, snapshot.position)
             snapshot = await read_snapshot(self._store, self.environment)
-        raise StoreUnavailable(
-            f'environment "{self.environment}" changes faster than its epoch can be renewed'
-        )
+        raise StoreUnavailable(f'environment "{self.environment}" changes faster than its epoch can be renewed')
 
     async def _read_clock(self) -> None:
         asked = time()

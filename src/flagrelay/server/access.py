@@ -39,9 +39,7 @@ def pipeline_for(context: Context, key: AccessKey) -> Pipeline:
     """
     pipeline = context.relay.pipelines.get(key.environment)
     if pipeline is None and not context.relay.discovers:
-        raise Refusal(
-            403, "ENVIRONMENT_NOT_SERVED", f'this relay does not serve the environment "{key.environment}"'
-        )
+        raise Refusal(403, "ENVIRONMENT_NOT_SERVED", f'this relay does not serve the environment "{key.environment}"')
     if pipeline is None or not pipeline.hub.loaded:
         raise Refusal(
             503,

@@ -121,9 +121,7 @@ class Keyring:
                     self._expired.add(wanted)
                     self._on_end(key, "expired")
             self._expired &= self._keys.keys()
-            upcoming = [
-                k.expires - now for k in self._keys.values() if k.expires is not None and k.expires > now
-            ]
+            upcoming = [k.expires - now for k in self._keys.values() if k.expires is not None and k.expires > now]
             try:
                 async with asyncio.timeout(min(upcoming, default=None)):
                     await self._changed.wait()

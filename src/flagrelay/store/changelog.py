@@ -24,9 +24,7 @@ async def read_changes(store: Store, environment: str, after: int) -> list[Chang
         for entry, fields in page:
             change = _change(environment, entry, fields)
             if change.revision != (changes[-1].revision if changes else after) + 1:
-                raise ChangelogTrimmed(
-                    f'the changelog of environment "{environment}" has no revision {last + 1}'
-                )
+                raise ChangelogTrimmed(f'the changelog of environment "{environment}" has no revision {last + 1}')
             changes.append(change)
         if len(page) < PAGE:
             return changes

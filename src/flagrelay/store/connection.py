@@ -97,9 +97,7 @@ def _client(address: RedisAddress) -> Any:  # noqa: ANN401 - see Store.client
 
 def _sentinel_client(address: RedisAddress, options: dict[str, Any]) -> Any:  # noqa: ANN401 - see Store.client
     if not address.sentinel_master:
-        raise SettingError(
-            "Sentinels are given, but not the name of their master (FLAGRELAY_REDIS_SENTINEL_MASTER)"
-        )
+        raise SettingError("Sentinels are given, but not the name of their master (FLAGRELAY_REDIS_SENTINEL_MASTER)")
     hosts = []
     for sentinel in address.sentinels:
         host, _, port = sentinel.rpartition(":")

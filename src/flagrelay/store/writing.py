@@ -83,9 +83,7 @@ async def kill_flag(
     return await _write(store, environment, key, "kill", *who, key, to or "", variant=to or "")
 
 
-async def revive_flag(
-    store: Store, environment: str, key: str, *, actor: str = "", reason: str = ""
-) -> Written:
+async def revive_flag(store: Store, environment: str, key: str, *, actor: str = "", reason: str = "") -> Written:
     """Undo a kill exactly.
 
     Raises:

@@ -83,9 +83,7 @@ class EventParser:
             self.last_event_id = self._id
         event = None
         if self._data:
-            event = Event(
-                self._type or "message", "\n".join(self._data), self.last_event_id, self._event_retry
-            )
+            event = Event(self._type or "message", "\n".join(self._data), self.last_event_id, self._event_retry)
         self._type, self._data, self._size, self._event_retry = "", [], 0, None
         return event
 

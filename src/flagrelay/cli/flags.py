@@ -1,0 +1,257 @@
+"""`flagrelay flags`: read, write, import and export flags."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from flagrelay.cli.documents import FORMATS, read_document, write_document
+from flagrelay.cli.imports import Plan, plan_import
+from flagrelay.cli.options import env_option, json_option, redis_options, who_options, with_store
+from flagrelay.cli.output import clock, print_json, print_table, print_written
+from flagrelay.errors import FlagMissing, StoreError
+from flagrelay.flags.change import Definition
+from flagrelay.flags.definition import check_flag, check_flag_set
+from flagrelay.store.connection import Store
+from flagrelay.store.reading import FlagEntry, read_flag, read_position, read_state
+from flagrelay.store.writing import Draft, Written, write_change
+
+force_option = click.option("--force", is_flag=True, help="Also over a killed flag; this ends the kill.")
+format_option = click.option(
+    "--format",
+    "document_format",
+    type=click.Choice(FORMATS),
+    help="Default: by the file's ending, else JSON.",
+)
+
+
+@click.group()
+def flags() -> None:
+    """Flags: flagd flag definitions, as JSON or YAML."""
+
+
+@flags.command("list", epilog="Example: flagrelay flags list --env production")
+@env_option
+@json_option
+@redis_options
+def list_(environment: str, as_json: bool, **redis: Any) -> None:
+    """List the flags of an environment."""
+    entries = sorted(with_store(redis, lambda store: read_state(store, environment)).flags.items())
+    if as_json:
+        print_json([_summary(entry) for _, entry in entries])
+        return
+    rows = [
+        (
+            entry.key,
+            "KILLED" if entry.killed else entry.definition["state"],
+            _type_of(entry.definition),
+            ", ".join(entry.definition["variants"]),
+            str(entry.definition.get("defaultVariant")),
+            str(entry.revision),
+        )
+        for _, entry in entries
+    ]
+    columns = ("KEY", "STATE", "TYPE", "VARIANTS", "DEFAULT", "REVISION")
+    print_table(columns, rows, empty=f"no flags yet: flagrelay flags import FILE --env {environment}")
+
+
+@flags.command(epilog="Example: flagrelay flags get checkout-v2 --env production")
+@click.argument("key")
+@env_option
+@json_option
+@redis_options
+def get(key: str, environment: str, as_json: bool, **redis: Any) -> None:
+    """Print the definition of a flag, as it is stored."""
+    entry = with_store(redis, lambda store: read_flag(store, environment, key))
+    print_json(entry.definition)
+    if entry.killed and not as_json:
+        click.echo(f"{_killed(entry)}; `flagrelay revive {key}` puts the original back", err=True)
+
+
+@flags.command(epilog="Example: flagrelay flags put checkout-v2 --env production --file flag.json --reason 'add beta'")
+@click.argument("key")
+@env_option
+@click.option("--file", "path", default="-", show_default="standard input", metavar="FILE", help="The definition.")
+@format_option
+@click.option("--if-revision", type=int, metavar="N", help="Only if the flag is at this revision (0: does not exist).")
+@force_option
+@who_options()
+@json_option
+@redis_options
+def put(
+    key: str,
+    environment: str,
+    path: str,
+    document_format: str | None,
+    if_revision: int | None,
+    force: bool,
+    actor: str,
+    reason: str,
+    as_json: bool,
+    **redis: Any,
+) -> None:
+    """Create a flag, or replace its whole definition.
+
+    The flag must not change between reading and writing; if it does, this is a conflict, and nothing is written.
+    """
+    definition = check_flag(key, read_document(path, document_format))
+
+    async def write(store: Store) -> Written:
+        entry = await _existing(store, environment, key)
+        _refuse_killed([entry] if entry else [], force=force)
+        found = entry.revision if entry else 0
+        draft = Draft(
+            flags={key: definition},
+            expected_flags={key: found if if_revision is None else if_revision},
+            actor=actor,
+            reason=reason,
+        )
+        return await write_change(store, environment, draft)
+
+    print_written(with_store(redis, write), f'flag "{key}" is written', as_json=as_json)
+
+
+@flags.command(epilog="Example: flagrelay flags delete old-banner --env production --reason 'no longer read'")
+@click.argument("key")
+@env_option
+@force_option
+@who_options()
+@json_option
+@redis_options
+def delete(key: str, environment: str, force: bool, actor: str, reason: str, as_json: bool, **redis: Any) -> None:
+    """Delete a flag. Callers then get the default in their own code."""
+
+    async def write(store: Store) -> Written:
+        entry = await read_flag(store, environment, key)
+        _refuse_killed([entry], force=force)
+        draft = Draft(flags={key: None}, expected_flags={key: entry.revision}, actor=actor, reason=reason)
+        return await write_change(store, environment, draft)
+
+    print_written(with_store(redis, write), f'flag "{key}" is deleted', as_json=as_json)
+
+
+@flags.command("import", epilog="Example: flagrelay flags import flags.json --env production --dry-run")
+@click.argument("path", metavar="FILE")
+@env_option
+@format_option
+@click.option("--prune", is_flag=True, help="Delete the flags and populations that the file lacks.")
+@click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
+@force_option
+@who_options()
+@json_option
+@redis_options
+def import_(
+    path: str,
+    environment: str,
+    document_format: str | None,
+    prune: bool,
+    dry_run: bool,
+    force: bool,
+    actor: str,
+    reason: str,
+    as_json: bool,
+    **redis: Any,
+) -> None:
+    """Write a whole flagd file as one change: all of it, or nothing.
+
+    What is equal already is not touched. FILE is `-` for standard input.
+    """
+    wanted = check_flag_set(read_document(path, document_format))
+
+    async def write(store: Store) -> tuple[Plan, Written | None]:
+        state = await read_state(store, environment)
+        plan = plan_import(state, wanted, prune=prune)
+        _refuse_killed([state.flags[key] for key in plan.flags if key in state.flags], force=force)
+        if dry_run or plan.empty:
+            return plan, None
+        return plan, await write_change(store, environment, plan.draft(actor=actor, reason=reason))
+
+    plan, written = with_store(redis, write)
+    if as_json:
+        print_json(
+            {
+                "revision": written.revision if written else None,
+                "at": written.at if written else None,
+                "changed": written is not None,
+                **plan.summary(),
+            }
+        )
+        return
+    if written:
+        click.echo(f"{plan} (revision {written.revision})")
+    else:
+        click.echo(f"{plan}; nothing was written")
+
+
+@flags.command(epilog="Example: flagrelay flags export --env production --format yaml > flags.yaml")
+@env_option
+@click.option("--format", "document_format", type=click.Choice(FORMATS), default="json", show_default=True)
+@redis_options
+def export(environment: str, document_format: str, **redis: Any) -> None:
+    """Print the whole environment as a flagd file, which `flags import` takes back.
+
+    Killed flags are exported as they are served: a backup that is restored must not bring back what somebody took away.
+    """
+    state = with_store(redis, lambda store: read_state(store, environment))
+    document: dict[str, Any] = {
+        "$schema": "https://flagd.dev/schema/v0/flags.json",
+        "flags": {key: entry.definition for key, entry in sorted(state.flags.items())},
+    }
+    if state.evaluators:
+        document["$evaluators"] = {name: rule for name, (_, rule) in sorted(state.evaluators.items())}
+    if state.metadata:
+        document["metadata"] = dict(state.metadata)
+    click.echo(write_document(document, document_format), nl=False)
+    for entry in state.flags.values():
+        if entry.killed:
+            click.echo(_killed(entry), err=True)
+
+
+async def _existing(store: Store, environment: str, key: str) -> FlagEntry | None:
+    await read_position(store, environment)
+    try:
+        return await read_flag(store, environment, key)
+    except FlagMissing:
+        return None
+
+
+def _refuse_killed(entries: list[FlagEntry], *, force: bool) -> None:
+    killed = [entry for entry in entries if entry.killed]
+    if killed and not force:
+        raise StoreError(
+            f"{'; '.join(_killed(entry) for entry in killed)}: writing it would bring it back. "
+            "Revive it first, or say --force; nothing was changed"
+        )
+
+
+def _killed(entry: FlagEntry) -> str:
+    if entry.killed is None:
+        return f'flag "{entry.key}" is not killed'
+    kill = entry.killed
+    since = f"since {clock(kill.at)} ({kill.reason or 'no reason'})"
+    return f'flag "{entry.key}" is killed by {kill.actor or "unknown"} {since}'
+
+
+def _summary(entry: FlagEntry) -> Mapping[str, Any]:
+    return {
+        "key": entry.key,
+        "revision": entry.revision,
+        "state": entry.definition["state"],
+        "type": _type_of(entry.definition),
+        "variants": list(entry.definition["variants"]),
+        "defaultVariant": entry.definition.get("defaultVariant"),
+        "killed": entry.killed is not None,
+    }
+
+
+def _type_of(definition: Definition) -> str:
+    first = next(iter(definition["variants"].values()))
+    match first:
+        case bool():
+            return "boolean"
+        case str():
+            return "string"
+        case int() | float():
+            return "number"
+        case _:
+            return "object"

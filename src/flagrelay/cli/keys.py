@@ -1,0 +1,131 @@
+"""`flagrelay keys`: access keys."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from time import time
+from typing import Any
+
+import click
+
+from flagrelay.cli.options import env_option, json_option, redis_options, with_store
+from flagrelay.cli.output import clock, print_json, print_table
+from flagrelay.store.access_keys import (
+    KINDS,
+    AccessKey,
+    create_access_key,
+    list_access_keys,
+    revoke_access_key,
+)
+
+UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+class Expiry(click.ParamType[int]):
+    """A time to come: after `90d`, `12h`, `30m`, `45s`, `2w`, or at an ISO date. Gives seconds since 1970."""
+
+    name = "duration or date"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Seconds since 1970, in the future."""
+        if isinstance(value, int):
+            return value
+        try:
+            moment = _moment(value)
+        except (ValueError, OverflowError):
+            self.fail(f"{value!r} is neither like 90d, 12h, 30m, 45s nor a date like 2027-03-31", param, ctx)
+        if moment <= time():
+            self.fail(f"{value!r} is not in the future", param, ctx)
+        return moment
+
+
+def _moment(value: str) -> int:
+    duration = re.fullmatch(r"(\d+)([smhdw])", value)
+    if duration:
+        return int(time() + timedelta(**{UNITS[duration[2]]: int(duration[1])}).total_seconds())
+    date = datetime.fromisoformat(value)
+    return int((date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp())
+
+
+@click.group()
+def keys() -> None:
+    """Access keys: what SDKs and tools show to a relay.
+
+    A `server` key gets definitions and streams; a `client` key only evaluated values; an `admin` key may act on relays.
+    """
+
+
+@keys.command(epilog="Example: flagrelay keys create --env production --kind server --name checkout --expires 90d")
+@env_option
+@click.option("--kind", type=click.Choice(KINDS), required=True, help="What it may do.")
+@click.option("--name", required=True, metavar="WHAT", help="What it is for: a service, a team, a tool.")
+@click.option("--expires", type=Expiry(), metavar="WHEN", help="After 90d, 12h, 30m, or at a date. Default: never.")
+@json_option
+@redis_options
+def create(
+    environment: str,
+    kind: str,
+    name: str,
+    expires: int | None,
+    as_json: bool,
+    **redis: Any,
+) -> None:
+    """Create an access key. It is shown once, and stored only as a hash.
+
+    To rotate, create the next one, change over, then revoke the last.
+    """
+    key, secret = with_store(redis, lambda store: create_access_key(store, environment, kind, name, expires))
+    if as_json:
+        print_json({**_shown(key), "key": secret})
+        return
+    click.echo(secret)
+    click.echo(f'This is key {key.id} ("{name}", {kind}, {environment}); it is not shown again.', err=True)
+
+
+@keys.command("list", epilog="Example: flagrelay keys list --env production")
+@click.option(
+    "--env", "environment", envvar="FLAGRELAY_ENV", show_envvar=True, metavar="NAME", help="Only of this one."
+)
+@json_option
+@redis_options
+def list_(environment: str | None, as_json: bool, **redis: Any) -> None:
+    """List access keys, without their secrets."""
+    found = [key for key in with_store(redis, list_access_keys) if environment in (None, key.environment)]
+    if as_json:
+        print_json([_shown(key) for key in found])
+        return
+    rows = [(key.id, key.environment, key.kind, key.name, _day(key.created), _expiry(key)) for key in found]
+    print_table(("ID", "ENVIRONMENT", "KIND", "NAME", "CREATED", "EXPIRES"), rows, empty="no access keys")
+
+
+@keys.command(epilog="Example: flagrelay keys revoke 5f0c9e1ab2d3")
+@click.argument("key_id", metavar="ID")
+@json_option
+@redis_options
+def revoke(key_id: str, as_json: bool, **redis: Any) -> None:
+    """Revoke an access key. Its streams end at once, on every relay."""
+    key = with_store(redis, lambda store: revoke_access_key(store, key_id))
+    if as_json:
+        print_json({**_shown(key), "revoked": True})
+    else:
+        click.echo(f'key {key.id} ("{key.name}", {key.kind}, {key.environment}) is revoked')
+
+
+def _shown(key: AccessKey) -> dict[str, Any]:
+    return {
+        "id": key.id,
+        "environment": key.environment,
+        "kind": key.kind,
+        "name": key.name,
+        "created": key.created,
+        "expires": key.expires,
+    }
+
+
+def _day(seconds: int) -> str:
+    return clock(seconds * 1_000_000)[:16]
+
+
+def _expiry(key: AccessKey) -> str:
+    if key.expires is None:
+        return "never"
+    return f"{_day(key.expires)}{' (expired)' if key.expires <= time() else ''}"

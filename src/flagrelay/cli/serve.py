@@ -1,0 +1,23 @@
+"""`flagrelay serve`."""
+
+import sys
+from typing import Any
+
+import click
+
+from flagrelay.cli.options import setting_options
+from flagrelay.settings import Settings
+
+
+@click.command(epilog="Example: flagrelay serve --redis-url redis://redis.internal:6379/0 --env production")
+@setting_options()
+def serve(**given: Any) -> None:
+    """Run a relay until SIGTERM or Ctrl-C.
+
+    It listens on loopback unless told otherwise, follows its environments in Redis, and keeps trying while Redis
+    does not answer.
+    """
+    # Imported here, or every `flagrelay --help` would wait for a web server to be imported.
+    from flagrelay.server.serve import serve as run  # noqa: PLC0415
+
+    sys.exit(run(Settings(**given)))
