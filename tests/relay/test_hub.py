@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.fakes import FakeTransport, definition, empty_snapshot, next_change
 
 from flagrelay.flags.snapshot import Snapshot
 from flagrelay.relay.held import Held
@@ -18,6 +17,7 @@ from flagrelay.relay.subscriber import Subscriber
 from flagrelay.wire.event_id import format_event_id, parse_event_id
 from flagrelay.wire.frame import Framing, heartbeat_frame, patch_frame
 from flagrelay.wire.sse import EventParser
+from support.fakes import FakeTransport, definition, empty_snapshot, next_change
 
 NEVER = float("inf")
 

@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping
 
 import pytest
 import uvloop
-from support.relays import World, make_world
 
 from flagrelay.store.connection import Store
+from support.relays import World, make_world
 
 BOTH_LOOPS = {"test_handover.py"}
 

@@ -1,17 +1,13 @@
-"""How a stream ends: gone, revoked, expired, at its lifetime, too slow; and who does not get one."""
+"""How a stream ends: gone, revoked, expired, at its lifetime; and a relay that has no room for one."""
 
-import asyncio
-import json
 import time
 from collections.abc import AsyncIterator
 
 import pytest
-from support.fakes import definition
-from support.relays import KINDS, RunningRelay, World, buffered, running_relay
-from support.sources import until
-from support.streams import Replica, Stream, ask, connection, request, stream
 
 from flagrelay.store.access_keys import revoke_access_key
+from support.relays import KINDS, RunningRelay, World, running_relay
+from support.streams import Replica, ask, stream
 
 pytestmark = pytest.mark.parametrize("kind", KINDS)
 
@@ -77,3 +73,38 @@ async def test_a_client_that_goes_is_forgotten(relay: RunningRelay, world: World
         opened.connection.reset()
         await relay.streams(0)
     assert relay.pipeline.stats.closed == {"gone": 2}
+
+
+# -- room -----------------------------------------------------------------------------------------------------
+
+
+async def test_a_full_relay_says_when_to_come_back_and_has_room_once_somebody_leaves(kind: str, world: World) -> None:
+    async with running_relay(kind, world, max_streams=2) as relay:
+        secret = await relay.secret()
+        async with stream(relay.port, secret) as first:
+            await first.event("put")
+            async with stream(relay.port, secret) as second:
+                await second.event("put")
+                answer = await ask(relay.port, "/v1/stream", secret)
+                assert (answer.status, answer.json["errorCode"]) == (503, "OVERLOADED")
+                assert "2 streams" in answer.json["errorDetails"]
+                assert 2 <= int(answer.headers["retry-after"]) <= 10
+                # Only streams are limited.
+                assert (await ask(relay.port, "/v1/flags", secret)).status == 200
+            await relay.streams(1)
+            async with stream(relay.port, secret) as third:
+                await third.event("put")
+
+
+async def test_one_key_has_only_so_many_streams(kind: str, world: World) -> None:
+    async with running_relay(kind, world, max_streams_per_key=1) as relay:
+        (key, secret), other = await relay.key(), await relay.secret()
+        async with stream(relay.port, secret) as opened:
+            await opened.event("put")
+            answer = await ask(relay.port, "/v1/stream", secret)
+            assert (answer.status, answer.json["errorCode"]) == (503, "OVERLOADED")
+            assert key.id in answer.json["errorDetails"]
+            assert secret not in answer.body.decode()
+            async with stream(relay.port, other) as theirs:
+                await theirs.event("put")
+

@@ -1,21 +1,20 @@
 """GET /v1/stream, as every server must answer it: handed over, under plain uvicorn, under another ASGI server."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
 import pytest
-from support.fakes import definition
-from support.relays import ENVIRONMENT, KINDS, RunningRelay, World, running_relay, wired_relay
-from support.sources import until
-from support.streams import Replica, stream
 
 from flagrelay.store.environments import create_environment
 from flagrelay.store.reading import read_snapshot
 from flagrelay.store.writing import Draft, kill_flag, write_change
 from flagrelay.wire.event_id import format_event_id, parse_event_id
+from support.fakes import definition
+from support.relays import ENVIRONMENT, KINDS, RunningRelay, World, running_relay, wired_relay
+from support.sources import until
+from support.streams import Replica, stream
 
 pytestmark = pytest.mark.parametrize("kind", KINDS)
 

@@ -5,15 +5,13 @@ import contextlib
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import hypercorn.asyncio
 import hypercorn.config
 import uvicorn
 from starlette.applications import Starlette
-from support.fakes import definition
-from support.sources import Wire, until
 
 from flagrelay.relay.pipeline import Pipeline
 from flagrelay.relay.subscriber import Subscriber
@@ -28,6 +26,8 @@ from flagrelay.store.environments import create_environment
 from flagrelay.store.reading import read_snapshot
 from flagrelay.store.writing import Draft, Written, write_change
 from flagrelay.wire.event_id import format_event_id
+from support.fakes import definition
+from support.sources import Wire, until
 
 ENVIRONMENT = "production"
 
@@ -211,5 +211,4 @@ def buffered(subscriber: Subscriber) -> int:
     transport = subscriber.transport
     if isinstance(transport, ResponseTransport):
         return transport._size
-    assert isinstance(transport, asyncio.WriteTransport)
-    return transport.get_write_buffer_size()
+    return cast("asyncio.WriteTransport", transport).get_write_buffer_size()

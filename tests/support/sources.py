@@ -9,7 +9,6 @@ from typing import Any, Self
 
 import pytest
 from structlog.testing import capture_logs
-from support.fakes import definition
 
 from flagrelay.flags.change import Change
 from flagrelay.flags.position import Position
@@ -21,6 +20,7 @@ from flagrelay.store.connection import Store
 from flagrelay.store.reading import read_snapshot
 from flagrelay.store.subscription import Subscription, subscribe
 from flagrelay.store.writing import Draft, Written, write_change
+from support.fakes import definition
 
 ENVIRONMENT = "production"
 

@@ -187,7 +187,7 @@ async def connection(port: int, *, receive_buffer: int | None = None) -> AsyncIt
     sock = socket.socket()
     if receive_buffer:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-    sock.setblocking(False)  # noqa: FBT003 - the standard library's signature
+    sock.setblocking(False)
     await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
     reader, writer = await asyncio.open_connection(sock=sock, limit=receive_buffer or 65536)
     opened = Connection(reader, writer)

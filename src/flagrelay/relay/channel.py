@@ -81,7 +81,10 @@ async def _take(subscription: Subscription, listener: Listener, interval: float)
 
 
 class _Pulse:
-    """Whether a subscription still lives. Silence is counted in checks, not in seconds: while we are busy loading, nobody listens."""
+    """Whether a subscription still lives.
+
+    Silence is counted in checks, not in seconds: while we were busy loading, nobody listened.
+    """
 
     def __init__(self, subscription: Subscription) -> None:
         self._subscription = subscription

@@ -3,12 +3,12 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from time import time
+from time import perf_counter, time
 from typing import NoReturn
 
 import structlog
 
-from flagrelay.errors import ChangelogTrimmed, MessageError, StoreUnavailable
+from flagrelay.errors import ChangelogTrimmed, MessageError, StoreCorrupt, StoreUnavailable
 from flagrelay.flags.change import Change
 from flagrelay.flags.position import Position
 from flagrelay.flags.snapshot import Snapshot
@@ -23,6 +23,16 @@ from flagrelay.store.reading import read_clock, read_position, read_snapshot
 from flagrelay.store.subscription import subscribe
 from flagrelay.store.writing import renew_epoch
 from flagrelay.wire.message import decode_message
+
+WHY_RELOAD = {
+    "trimmed": "Redis's changelog no longer has all the changes that are missing here",
+    "epoch": "Redis holds another epoch: the environment was created anew, or is another one",
+    "fork": "Redis lost changes that it had acknowledged, as in a failover",
+}
+"""What the reasons for a whole read, as they are counted, mean to people."""
+
+RENEWALS = 10
+"""Tries to renew an epoch, between each two of which somebody else has written."""
 
 log = structlog.get_logger()
 
@@ -66,6 +76,8 @@ class Source:
         self._verify_interval = verify_interval
         self._backoff = backoff or Backoff(0.05, 5.0)
         self._clock_samples: deque[tuple[float, float]] = deque(maxlen=8)
+        self._standing = False
+        self._left: set[str] = set()
 
     @property
     def clock_offset(self) -> float:
@@ -90,18 +102,18 @@ class Source:
             await self._load(why)
         await self._read_clock()
         self._confirm()
+        self._standing = True
         self._move(SourceEvent.LOADED, "the same as Redis")
 
     async def _receive(self, data: bytes) -> None:
         try:
             message = decode_message(data)
         except MessageError as error:
-            self.stats.bad_messages += 1
-            if self.stats.bad_messages == 1:
-                log.warning("bad message on the channel", environment=self.environment, error=str(error))
+            self._blame(str(error))
             await self._correct()
             return
-        match judge(self._held().position, message):
+        mine = self._held().position
+        match judge(mine, message):
             case Step.APPLY if isinstance(message, Change):
                 self._apply(message)
                 self._confirm()
@@ -109,6 +121,14 @@ class Source:
                 pass
             case _:
                 await self._correct()
+                if self._held().position == mine:
+                    self._blame(f"it tells of revision {message.revision}, of which Redis knows nothing")
+
+    def _blame(self, error: str) -> None:
+        """Count a message that nobody should have sent; say so once, since whoever sends one sends many."""
+        self.stats.bad_messages += 1
+        if self.stats.bad_messages == 1:
+            log.warning("bad message on the channel", environment=self.environment, error=error)
 
     def _apply(self, change: Change) -> None:
         self.snapshot = self._held().with_change(change)
@@ -123,7 +143,7 @@ class Source:
         """Stand where Redis stands, whatever made us doubt it."""
         why = await self._repair()
         if why:
-            self._move(SourceEvent.DIVERGED, why)
+            self._move(SourceEvent.DIVERGED, WHY_RELOAD[why])
             await self._load(why)
             self._move(SourceEvent.LOADED, "the same as Redis")
         self._confirm()
@@ -140,7 +160,7 @@ class Source:
         self.stats.gaps += 1
         try:
             changes = await read_changes(self._store, self.environment, mine.revision)
-        except ChangelogTrimmed:
+        except (ChangelogTrimmed, StoreCorrupt):
             return "trimmed"
         for change in changes:
             match judge(self._held().position, change):
@@ -151,38 +171,39 @@ class Source:
         return None if self._held().position.revision >= theirs.revision else "trimmed"
 
     async def _load(self, why: str) -> None:
-        self.stats.reloads[why] += 1
         snapshot = await read_snapshot(self._store, self.environment)
         mine = self.snapshot.position if self.snapshot else None
-        if mine and (why == "fork" or _fell_back(mine, snapshot.position)):
-            snapshot = await self._leave_history(mine, snapshot)
+        if mine and (why == "fork" or mine.epoch != snapshot.position.epoch or _fell_back(mine, snapshot.position)):
+            self._left.add(mine.epoch)
+        if snapshot.position.epoch in self._left:
+            snapshot = await self._start_history(mine, snapshot.position)
+        self.stats.reloads[why] += 1
         if snapshot.position != mine:
             self.snapshot = snapshot
             self._on_load(snapshot)
 
-    async def _leave_history(self, mine: Position, snapshot: Snapshot) -> Snapshot:
-        """Redis went back to an older state of the same epoch: give what it has now an epoch of its own.
+    async def _start_history(self, mine: Position | None, found: Position) -> Snapshot:
+        """Redis went back to an older state of an epoch: give what it has now an epoch of its own.
 
         Event ids may only grow within an epoch, and a client must never resume one history in another.
         """
         log.warning(
             "Redis lost changes that it had acknowledged, as in a failover: its history gets a new epoch",
             environment=self.environment,
-            held=mine.revision,
-            found=snapshot.position.revision,
+            held=mine.revision if mine else None,
+            found=found.revision,
         )
-        for _ in range(10):
-            if snapshot.position.epoch != mine.epoch:
-                return snapshot
-            await renew_epoch(self._store, self.environment, snapshot.position)
-            snapshot = await read_snapshot(self._store, self.environment)
+        for _ in range(RENEWALS):
+            found = await renew_epoch(self._store, self.environment, found)
+            if found.epoch not in self._left:
+                return await read_snapshot(self._store, self.environment)
         raise StoreUnavailable(f'environment "{self.environment}" changes faster than its epoch can be renewed')
 
     async def _read_clock(self) -> None:
-        asked = time()
+        asked = perf_counter()
         redis_us = await read_clock(self._store, self.environment)
-        answered = time()
-        self._clock_samples.append((answered - asked, redis_us / 1e6 - (asked + answered) / 2))
+        took = perf_counter() - asked
+        self._clock_samples.append((took, redis_us / 1e6 - (time() - took / 2)))
 
     def _held(self) -> Snapshot:
         if self.snapshot is None:
@@ -193,7 +214,8 @@ class Source:
         self.confirmed_at = asyncio.get_running_loop().time()
 
     def _lose(self, reason: str) -> None:
-        self.stats.connection_losses += 1
+        self.stats.connection_losses += self._standing
+        self._standing = False
         self._move(SourceEvent.LOST if self.snapshot else SourceEvent.FAILED, reason)
 
     def _move(self, event: SourceEvent, reason: str) -> None:

@@ -21,9 +21,9 @@ class Stats:
     gaps: int = 0
     """Times that changes were missing and read from the changelog."""
     reloads: Counter[str] = field(default_factory=Counter)
-    """Whole reads, by reason: `start`, `reconnect`, `trimmed`, `epoch`, `fork`."""
+    """Whole reads, by reason: `start`, `trimmed`, `epoch`, `fork`."""
     bad_messages: int = 0
-    """Messages on the channel that could not be read."""
+    """Messages on the channel that could not be read, or told of what Redis knows nothing of."""
     connection_losses: int = 0
     """Times that the connection to Redis, or what it held for us, was lost."""
 

@@ -1,6 +1,7 @@
 """The Starlette application, and what lives as long as it does."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
@@ -21,7 +22,7 @@ from flagrelay.server.health import livez, readyz
 from flagrelay.server.keyring import Keyring
 from flagrelay.server.metrics import Metrics, metrics
 from flagrelay.server.streams import stream
-from flagrelay.settings import Settings
+from flagrelay.settings import Settings, settings_from_environment
 from flagrelay.store.access_keys import AccessKey
 from flagrelay.store.connection import RedisAddress, Store, open_store
 
@@ -66,6 +67,17 @@ def create_app(settings: Settings, *, on_crash: Callable[[BaseException], None] 
             Exception: refusals.failed,
         },
     )
+
+
+def app_from_environment() -> Starlette:
+    """The application with the settings that environment variables give, for other ASGI servers.
+
+    `hypercorn 'flagrelay.server.app:app_from_environment()'`; streams then take the portable path.
+
+    Raises:
+        SettingError: a setting is out of its range.
+    """
+    return create_app(settings_from_environment(os.environ))
 
 
 def make_context(settings: Settings, store: Store) -> Context:

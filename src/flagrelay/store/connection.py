@@ -1,5 +1,6 @@
 """A client for an address: plain, TLS, unix socket, Sentinel or Cluster."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -56,11 +57,18 @@ class Store:
     @contextmanager
     def talking(self) -> Iterator[None]:
         """Around everything said to Redis: whatever goes wrong is `StoreUnavailable`."""
+        task = asyncio.current_task()
+        cancelled_before = task.cancelling() if task else 0
         try:
             yield
         except (RedisError, RedisClusterException, OSError) as error:
             reason = str(error) or type(error).__name__
             raise StoreUnavailable(f"Redis at {self.address}: {reason}") from error
+        finally:
+            # redis-py sends with asyncio.wait_for, which before Python 3.12 can swallow a cancellation: the
+            # task would go on for good, and whoever waits for its end would wait for as long.
+            if task and task.cancelling() > cancelled_before:
+                raise asyncio.CancelledError
 
 
 @asynccontextmanager

@@ -1,0 +1,57 @@
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flagrelay.errors import HistoryError
+from flagrelay.flags.change import Change
+from flagrelay.flags.position import Position
+from flagrelay.flags.snapshot import Snapshot
+from support.fakes import definition, empty_snapshot, next_change
+
+KEYS = st.sampled_from(["a", "b", "c", "d"])
+FLAG_PATCH = st.dictionaries(KEYS, st.none() | st.integers(0, 9).map(definition), max_size=3)
+RULE_PATCH = st.dictionaries(KEYS, st.none() | st.integers(0, 9).map(lambda n: {"==": [1, n]}), max_size=2)
+EDITS = st.lists(st.tuples(FLAG_PATCH, RULE_PATCH, st.none() | st.just({"version": "2"})), max_size=30)
+
+
+def merged(entries: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
+    return {key: entry for key, entry in {**entries, **patch}.items() if entry is not None}
+
+
+@given(EDITS)
+def test_a_snapshot_and_its_changes_make_the_state(edits: list[tuple[dict[str, Any], dict[str, Any], Any]]) -> None:
+    snapshot = empty_snapshot()
+    flags: dict[str, Any] = {}
+    rules: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
+    for flag_patch, rule_patch, new_metadata in edits:
+        epoch, revision, nonce = snapshot.position
+        change = Change(
+            epoch, revision + 1, f"n{revision + 1}", nonce, 0,
+            flags=flag_patch, evaluators=rule_patch, metadata=new_metadata,
+        )  # fmt: skip
+        before = (snapshot.position, dict(snapshot.flags), dict(snapshot.evaluators), dict(snapshot.metadata))
+        later = snapshot.with_change(change)
+        assert (snapshot.position, snapshot.flags, snapshot.evaluators, snapshot.metadata) == before
+        flags, rules = merged(flags, flag_patch), merged(rules, rule_patch)
+        metadata = metadata if new_metadata is None else new_metadata
+        assert later == Snapshot(Position(epoch, revision + 1, f"n{revision + 1}"), flags, rules, metadata)
+        snapshot = later
+
+
+@pytest.mark.parametrize(
+    ("epoch", "revision", "previous"),
+    [("other", 1, "e0-0"), ("e0", 2, "e0-0"), ("e0", 0, "e0-0"), ("e0", 1, "another")],
+)
+def test_a_change_that_does_not_follow_is_refused(epoch: str, revision: int, previous: str) -> None:
+    with pytest.raises(HistoryError, match="does not follow"):
+        empty_snapshot().with_change(Change(epoch, revision, "n", previous, 0))
+
+
+def test_what_a_change_does_not_touch_is_shared_and_not_copied() -> None:
+    snapshot = empty_snapshot().with_change(next_change(empty_snapshot(), "a", 1))
+    later = snapshot.with_change(next_change(snapshot, "b", 2))
+    assert later.evaluators is snapshot.evaluators
+    assert later.flags["a"] is snapshot.flags["a"]
