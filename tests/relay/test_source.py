@@ -5,6 +5,7 @@ import contextlib
 import itertools
 import json
 import random
+import re
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -1118,7 +1119,7 @@ async def test_a_relay_that_may_not_write_stays_stale_after_a_failover_and_says_
             await put_back(store, copy)
             reason = await followed.stale()
             assert "secret" not in reason
-            assert "permissions" in reason
+            assert re.search("permission|can't run", reason), "Redis's own words, which differ by version"
             assert followed.held is before
             await store.client.execute_command("ACL", "SETUSER", "relay", "+hset")
             await followed.live(10)

@@ -58,7 +58,7 @@ def create_app(settings: Settings, *, on_crash: Callable[[BaseException], None] 
             async with _running(context.relay.run(), context.keyring.run(), on_crash=on_crash):
                 yield
 
-    return Starlette(
+    app = Starlette(
         routes=list(ROUTES),
         lifespan=lifespan,
         exception_handlers={
@@ -67,6 +67,9 @@ def create_app(settings: Settings, *, on_crash: Callable[[BaseException], None] 
             Exception: refusals.failed,
         },
     )
+    # What is not there is 404, not a redirect to wherever the Host header says.
+    app.router.redirect_slashes = False
+    return app
 
 
 def app_from_environment() -> Starlette:

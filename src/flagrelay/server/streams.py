@@ -37,6 +37,7 @@ async def stream(request: Request) -> Response:
         return Response(headers=HEADERS)
     last_event_id = request.headers.get("last-event-id", "")
     trust_ahead = await pipeline.settle(last_event_id)
+    key = authenticate(context, request, "server")  # it may have been revoked while we waited
     admit(context, pipeline.hub, key)
     return open_stream(context, request, pipeline.hub, key, last_event_id, trust_ahead=trust_ahead)
 
