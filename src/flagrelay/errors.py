@@ -148,7 +148,20 @@ class StoreUnavailable(FlagrelayError):
 
 
 class StreamError(FlagrelayError):
-    """The far end of a stream answered with an error, or broke the protocol."""
+    """The far end of a stream answered with an error, or broke the protocol.
+
+    Args:
+        message: a sentence for people.
+        status: the HTTP status of a refusal, 0 where it is none.
+        code: the refusal's `errorCode`, "" where it has none.
+        details: the refusal's `errorDetails`, "" where it has none.
+    """
+
+    def __init__(self, message: str, *, status: int = 0, code: str = "", details: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.details = details
 
 
 class Refusal(FlagrelayError):

@@ -4,17 +4,19 @@ A setting is a field of `Settings`; what a person needs to know of it stands in 
 variable is FLAGRELAY_ and its name, its option is `--` and its name.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any
 
-from flagrelay.errors import SettingError
+from flagrelay.errors import DefinitionError, SettingError
+from flagrelay.flags.definition import check_environment_name
 
 PREFIX = "FLAGRELAY_"
 KIB = 1024
 MIB = 1024 * KIB
 
-_TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
+_TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
 def _setting(
@@ -54,89 +56,76 @@ class Settings:
         "Where Redis is: redis://, rediss:// (TLS) or unix://",
         secret=True,
     )
-    redis_sentinels: tuple[str, ...] = _setting((), "Redis", "host:port of each Sentinel, if there are any")
+    redis_sentinels: tuple[str, ...] = _setting((), "Redis", "The host:port of each Sentinel, if there are any")
     redis_sentinel_master: str = _setting("", "Redis", "The name by which the Sentinels know the master")
-    redis_cluster: bool = _setting(False, "Redis", "Whether the URL is a node of a Redis Cluster")
+    redis_cluster: bool = _setting(False, "Redis", "Whether the URL is that of a node of a Redis Cluster")
     prefix: str = _setting("flagrelay", "Redis", "What the names of all keys in Redis begin with")
-    env: tuple[str, ...] = _setting((), "Relay", "The environments to serve; none for all that Redis has")
-    host: str = _setting("127.0.0.1", "HTTP", "The address to listen on; 0.0.0.0 or :: for all")
-    port: int = _setting(8080, "HTTP", "The port to listen on; 0 for one of the system's choice", least=0, most=65535)
-    max_streams: int = _setting(20_000, "Limits", "Streams that are open at once", least=1, most=10_000_000)
-    max_streams_per_key: int = _setting(
-        20_000, "Limits", "Streams that one access key has open at once", least=1, most=10_000_000
+    env: tuple[str, ...] = _setting((), "Relay", "The environments to serve; none given: all that Redis has")
+    verify_interval: float = _setting(
+        3.0, "Relay", "How often to compare with Redis, whatever it tells", unit="seconds", least=0.02, most=300
     )
-    max_header_bytes: int = _setting(
-        16 * KIB, "Limits", "The largest request head", unit="bytes", least=1 * KIB, most=1 * MIB
-    )
-    high_water: int = _setting(
-        64 * KIB,
-        "Limits",
-        "What is buffered for a client that does not read",
-        unit="bytes",
-        least=1,
-        most=64 * MIB,
-    )
-    lagging_timeout: float = _setting(
-        30.0,
-        "Limits",
-        "How long a client may not read before its stream ends",
-        unit="seconds",
-        least=0.1,
-        most=3600,
-    )
-    heartbeat_interval: float = _setting(15.0, "Streams", "Between heartbeats", unit="seconds", least=0.05, most=3600)
-    stream_lifetime: float = _setting(
-        3600.0,
-        "Streams",
-        "The longest life of a stream; each gets 0.8 to 1.0 of it",
-        unit="seconds",
-        least=0.1,
-    )
-    retry: float = _setting(
-        2.0,
-        "Streams",
-        "When clients reconnect; each is told 0.5 to 1.5 times it",
-        unit="seconds",
-        least=0,
-        most=600,
-    )
-    changes_held: int = _setting(
-        1000, "Streams", "Changes kept in memory, for clients that reconnect", least=0, most=1_000_000
-    )
-    changes_held_bytes: int = _setting(16 * MIB, "Streams", "The most that those changes take", unit="bytes", least=0)
     max_stale: float = _setting(
         300.0, "Relay", "How long /readyz stays 200 after Redis was lost", unit="seconds", least=0
-    )
-    verify_interval: float = _setting(
-        3.0, "Relay", "Between comparisons with Redis", unit="seconds", least=0.02, most=300
     )
     backoff_min: float = _setting(
         0.05, "Relay", "The first wait before connecting to Redis again", unit="seconds", least=0.001, most=60
     )
     backoff_max: float = _setting(
-        5.0,
-        "Relay",
-        "The longest wait before connecting to Redis again",
-        unit="seconds",
-        least=0.001,
-        most=600,
+        5.0, "Relay", "The longest wait before connecting to Redis again", unit="seconds", least=0.001, most=600
     )
     drain_timeout: float = _setting(
-        10.0, "Relay", "How long streams have to close at the end", unit="seconds", least=0, most=3600
+        10.0, "Relay", "How long streams have to close when the relay stops", unit="seconds", least=0, most=3600
     )
     drain_spread: float = _setting(
         3.0,
         "Relay",
-        "Over which clients are told to reconnect at the end",
+        "Within which time clients are told to reconnect when the relay stops",
         unit="seconds",
         least=0,
         most=3600,
+    )
+    host: str = _setting("127.0.0.1", "HTTP", "The address to listen on; 0.0.0.0 or :: for all")
+    port: int = _setting(8080, "HTTP", "The port to listen on; 0 for one of the system's choice", least=0, most=65535)
+    heartbeat_interval: float = _setting(
+        15.0, "Streams", "How often each stream gets a heartbeat", unit="seconds", least=0.05, most=3600
+    )
+    stream_lifetime: float = _setting(
+        3600.0, "Streams", "The longest life of a stream; each gets 0.8 to 1.0 of it", unit="seconds", least=0.1
+    )
+    retry: float = _setting(
+        2.0,
+        "Streams",
+        "After what time clients reconnect; each is told 0.5 to 1.5 times it",
+        unit="seconds",
+        least=0,
+        most=600,
+    )
+    changes_held: int = _setting(
+        1000, "Streams", "How many changes are kept in memory, for clients that reconnect", least=0, most=1_000_000
+    )
+    changes_held_bytes: int = _setting(
+        16 * MIB, "Streams", "How much memory those changes take at most", unit="bytes", least=0
+    )
+    max_streams: int = _setting(
+        20_000, "Limits", "How many streams are open at once, at most", least=1, most=10_000_000
+    )
+    max_streams_per_key: int = _setting(
+        20_000, "Limits", "How many of them with one access key, at most", least=1, most=10_000_000
+    )
+    max_header_bytes: int = _setting(
+        16 * KIB, "Limits", "The largest request head", unit="bytes", least=1 * KIB, most=1 * MIB
+    )
+    high_water: int = _setting(
+        64 * KIB, "Limits", "How much is buffered for a client that does not read", unit="bytes", least=1, most=64 * MIB
+    )
+    lagging_timeout: float = _setting(
+        30.0, "Limits", "How long a client may not read before its stream ends", unit="seconds", least=0.1, most=3600
     )
     log_level: str = _setting("info", "Logs", "The least that is logged", choices=("debug", "info", "warning", "error"))
     log_format: str = _setting(
         "auto",
         "Logs",
-        "How; auto is console at a terminal, json elsewhere",
+        "How logs are written; auto is console at a terminal, else json",
         choices=("auto", "console", "json"),
     )
 
@@ -152,6 +141,14 @@ class Settings:
             raise SettingError("FLAGRELAY_REDIS_SENTINELS is set, so FLAGRELAY_REDIS_SENTINEL_MASTER must be too")
         if self.redis_sentinels and self.redis_cluster:
             raise SettingError("FLAGRELAY_REDIS_SENTINELS and FLAGRELAY_REDIS_CLUSTER exclude each other")
+        if "{" in self.prefix or "}" in self.prefix:
+            # A Cluster takes the first {…} of a name for its slot; that must be the environment.
+            raise SettingError(f"FLAGRELAY_PREFIX (--prefix) is {self.prefix!r}; it should have no braces")
+        for name in self.env:
+            try:
+                check_environment_name(name)
+            except DefinitionError as error:
+                raise SettingError(f"FLAGRELAY_ENV (--env): {error}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +191,20 @@ class Setting:
         return f"{self.default:g}" if self.type is float else str(self.default)
 
     @property
+    def should(self) -> str:
+        """What it should be, for who has given something else."""
+        if self.choices:
+            return f"one of {self.bounds}"
+        kind = {
+            bool: "1 or 0",
+            int: "a whole number",
+            float: "a number",
+            str: "printable text, and not empty" if self.default else "printable text",
+            tuple: "printable, separated by spaces",
+        }[self.type]
+        return f"{kind}, {self.bounds}" if self.bounds else kind
+
+    @property
     def bounds(self) -> str:
         """What it may be, for people; empty where anything goes."""
         if self.choices:
@@ -208,17 +219,26 @@ class Setting:
         Raises:
             SettingError: it is.
         """
-        expected = (int, float) if self.type is float else self.type
-        wrong_type = not isinstance(value, expected) or (isinstance(value, bool) and self.type is not bool)
-        out_of_bounds = not wrong_type and (
-            (bool(self.choices) and value not in self.choices)
-            or (self.least is not None and not value >= self.least)
-            or (self.most is not None and not value <= self.most)
-        )
-        if wrong_type or out_of_bounds:
-            shown = "(hidden)" if self.secret else repr(value)
-            should = self.bounds or f"of type {self.type.__name__}"
-            raise SettingError(f"{self.variable} ({self.option}) is {shown}; it should be {should}: {self.about}")
+        if not self._allows(value):
+            shown = "(hidden)" if self.secret and value else repr(value)
+            raise SettingError(f"{self.variable} ({self.option}) is {shown}; it should be {self.should}: {self.about}")
+
+    def _allows(self, value: Any) -> bool:  # noqa: ANN401 - see check
+        match value:
+            case bool():
+                return self.type is bool
+            case int() | float() if self.type in (int, float):
+                whole = self.type is float or isinstance(value, int)
+                least, most = self.least or 0, math.inf if self.most is None else self.most
+                return whole and math.isfinite(value) and least <= value <= most
+            case str() if self.choices:
+                return value in self.choices
+            case str():
+                # Empty is no address, but all of them: it must be a mistake.
+                return self.type is str and value.isprintable() and bool(value or not self.default)
+            case tuple():
+                return self.many and all(isinstance(each, str) and each.isprintable() and each for each in value)
+        return False
 
     def parse(self, text: str) -> Any:  # noqa: ANN401 - each setting has its own type
         """The value of an environment variable.
@@ -230,13 +250,18 @@ class Setting:
             return tuple(text.split())
         if self.type is bool:
             if text.lower() not in _TRUE + _FALSE:
-                raise SettingError(f"{self.variable} is {text!r}; it should be 1 or 0: {self.about}")
+                raise SettingError(f"{self.variable} is {text!r}; it should be {self.should}: {self.about}")
             return text.lower() in _TRUE
         try:
             return self.type(text)
         except ValueError:
+            kubernetes = (
+                " (Kubernetes sets it so for a Service of that name: give the Pod `enableServiceLinks: false`)"
+                if text.startswith("tcp://")
+                else ""
+            )
             raise SettingError(
-                f"{self.variable} is {text!r}; it should be a number, {self.bounds}: {self.about}"
+                f"{self.variable} ({self.option}) is {text!r}{kubernetes}; it should be {self.should}: {self.about}"
             ) from None
 
 
@@ -253,7 +278,7 @@ def _type_of(setting: Field[Any]) -> type:
 
 
 def settings_from_environment(environment: Mapping[str, str]) -> Settings:
-    """The settings that environment variables give.
+    """The settings that environment variables give; an empty one counts as not set.
 
     Raises:
         SettingError: one of them is none.
@@ -261,6 +286,6 @@ def settings_from_environment(environment: Mapping[str, str]) -> Settings:
     given = {
         setting.name: setting.parse(environment[setting.variable])
         for setting in settings_table()
-        if setting.variable in environment
+        if environment.get(setting.variable)
     }
     return Settings(**given)

@@ -209,7 +209,7 @@ def test_any_other_name_of_an_environment_is_refused(name: str) -> None:
         ('{"a": 1, "b": {"c": 1, "c": 2}}', 'the key "c" stands twice in one object'),
         ('{"a": NaN}', "NaN is no JSON number"),
         ('{"a": -Infinity}', "-Infinity is no JSON number"),
-        ('{"a": 1,}', "not JSON: .* at line 1 column 9"),
+        ('{"a": 1,}', r"not JSON: .* at line 1 column \d"),
         ("", "not JSON: Expecting value at line 1 column 1"),
         (b'{"a": "\xff"}', "not UTF-8, at byte 7"),
         ("[" * 100_000, "nests deeper than 200 levels"),

@@ -28,7 +28,7 @@ from flagrelay.store import connection, subscription
 from flagrelay.store.connection import RedisAddress, Store, open_store
 from flagrelay.store.environments import create_environment, destroy_environment
 from flagrelay.store.reading import read_position, read_snapshot
-from flagrelay.store.writing import Draft, write_change
+from flagrelay.store.writing import Draft, renew_epoch, write_change
 from flagrelay.wire.message import encode_change
 from support.fakes import definition
 from support.sources import ENVIRONMENT, NEVER, Followed, Hands, Wire, no_tracebacks, publish, put
@@ -453,11 +453,10 @@ async def test_all_sources_end_at_one_new_epoch_and_it_is_renewed_once(
     redis: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
-    real = source_module.renew_epoch
 
     async def counted(store: Store, environment: str, seen: Position) -> Position:
         asked.append(seen)
-        return await real(store, environment, seen)
+        return await renew_epoch(store, environment, seen)
 
     monkeypatch.setattr(source_module, "renew_epoch", counted)
     followed = [Followed(redis, verify_interval=0.02) for _ in range(5)]
@@ -467,10 +466,11 @@ async def test_all_sources_end_at_one_new_epoch_and_it_is_renewed_once(
             await each.live(15)
         await put_back(redis, copy)
         for each in followed:
-            await each.until(lambda each=each: each.held.position.epoch != lost.position.epoch, "a new epoch")
+            await each.epochs(2)
         for each in followed:
             await each.same_as_redis()
             assert len(each.seen) == 2, "one epoch before, one after"
+            assert each.held.position.epoch != lost.position.epoch
         assert len(asked) >= 1
         assert len({each.held.position.epoch for each in followed}) == 1
 
@@ -480,7 +480,7 @@ async def test_a_redis_that_falls_back_twice_to_the_same_copy_never_repeats_an_e
         copy, _ = await written_copy(redis, followed)
         for times in range(1, 4):
             await put_back(redis, copy)
-            await followed.until(lambda times=times: len(followed.seen) == times + 1, "a new epoch")
+            await followed.epochs(times + 1)
             await followed.same_as_redis()
             await put(redis, f"again-{times}")
             await followed.live(11)
@@ -504,11 +504,10 @@ async def test_writers_who_go_on_during_a_failover_lose_nothing_that_redis_has(r
 
         writer = asyncio.create_task(write())
         for times in range(1, 4):
-            reached = followed[0].revision
-            await followed[0].until(lambda reached=reached: followed[0].revision > reached, "the writer is at work")
+            await followed[0].beyond(followed[0].revision)
             await put_back(redis, copy)
             for each in followed:
-                await each.until(lambda each=each, times=times: len(each.seen) > times, "a new epoch")
+                await each.epochs(times + 1)
         stop.set()
         await writer
         for each in followed:
@@ -620,7 +619,12 @@ async def test_a_message_from_the_past_is_dropped(redis: Store, comparisons: lis
 async def test_another_environments_change_is_not_ours(redis: Store, hands: Hands, comparisons: list[Position]) -> None:
     await create_environment(redis, "staging")
     real: list[bytes] = []
-    hands.pass_on = lambda data: real.append(data) or [data]  # type: ignore[func-returns-value]
+
+    def keep(data: bytes) -> list[bytes]:
+        real.append(data)
+        return [data]
+
+    hands.pass_on = keep
     async with Followed(redis, environment="staging", verify_interval=NEVER) as staging:
         await staging.live()
         await put(redis, "there", environment="staging")
@@ -719,9 +723,8 @@ async def test_flags_that_redis_evicts_are_kept(redis: Store, hands: Hands) -> N
         await followed.live(1)
         before = followed.held
         await redis.client.delete(redis.keys.flags(ENVIRONMENT))
-        subscribed = hands.opened
         await redis.client.client_kill_filter(_type="pubsub")
-        await followed.until(lambda: hands.opened > subscribed, "another connection")
+        await hands.reopened(followed)
         await followed.live(1)
         assert followed.held == before
         await redis.client.hset(redis.keys.state(ENVIRONMENT), "epoch", "f" * 32)
@@ -753,6 +756,7 @@ DAMAGED = {
     "no epoch": ("state", "epoch", None),
     "an epoch that is no text": ("state", "epoch", b"\xff"),
     "an empty epoch": ("state", "epoch", b""),
+    "an epoch of two lines": ("state", "epoch", b"one\ntwo"),
     "no revision": ("state", "revision", None),
     "a revision that is no number": ("state", "revision", b"x"),
     "a revision below zero": ("state", "revision", b"-1"),
@@ -828,9 +832,8 @@ async def test_a_killed_subscription_is_made_again_and_what_was_missed_is_read_a
         hands.pass_on = lambda _data: []
         for _ in range(5):
             await write_more()
-            before = hands.opened
             await redis.client.client_kill_filter(_type="pubsub")
-            await followed.until(lambda before=before: hands.opened > before, "another connection")
+            await hands.reopened(followed)
             await followed.live(missed)
         assert [change.revision for change in followed.changes] == list(range(1, 51))
         assert followed.stats.reloads == {"start": 1}
@@ -909,7 +912,7 @@ class Far:
 
 
 @pytest.fixture
-async def far(impatient: None, tmp_path: Path) -> AsyncIterator[Far]:  # noqa: ARG001 - it must come first
+async def far(impatient: None, tmp_path: Path) -> AsyncIterator[Far]:
     with private_redis(folder=tmp_path) as server:
         async with (
             Wire(tmp_path / "wire.sock", tmp_path / "redis.sock") as wire,

@@ -5,7 +5,9 @@ import random
 
 import pytest
 
+from flagrelay.relay.hub import TAILS_BYTES
 from flagrelay.store.reading import read_snapshot
+from flagrelay.wire.event_id import format_event_id
 from support.fakes import definition
 from support.relays import ENVIRONMENT, KINDS, RunningRelay, World, running_relay
 from support.streams import Replica, connection, request, stream
@@ -61,9 +63,7 @@ async def test_what_every_client_has_in_the_end_is_what_redis_has(kind: str, wor
         writing = asyncio.create_task(write(world, random.Random(seed), done))
         async with asyncio.TaskGroup() as tasks:
             clients = [
-                tasks.create_task(
-                    wander(relay, secret, random.Random(rng.random()), RECONNECTS[kind] // CLIENTS)
-                )
+                tasks.create_task(wander(relay, secret, random.Random(rng.random()), RECONNECTS[kind] // CLIENTS))
                 for _ in range(CLIENTS)
             ]
         done.set()
@@ -75,6 +75,28 @@ async def test_what_every_client_has_in_the_end_is_what_redis_has(kind: str, wor
             async with stream(relay.port, secret, replica.event_id) as opened:
                 await replica.follow(opened, last)
             assert (replica.flags, replica.evaluators) == (theirs.flags, theirs.evaluators)
+            async with stream(relay.port, secret, replica.event_id) as opened:
+                assert opened.resume == "current"
         await relay.streams(0)
         resumed = relay.pipeline.stats.resumed
-        assert all(resumed[how] for how in ("full", "delta", "current")), resumed
+        assert resumed["full"] > CLIENTS, "some came back too late for a delta"
+        assert resumed["delta"] > CLIENTS
+
+
+async def test_clients_that_resume_from_everywhere_cost_a_bound_of_memory(world: World) -> None:
+    async with running_relay("handover", world) as relay:
+        secret, (epoch, _, first) = await relay.secret(), (await world.event_id()).partition(".")
+        changes = 100
+        for number in range(changes):
+            last = (await world.put({"flag": definition(number) | {"metadata": {"text": "x" * 10_000}}})).revision
+        await relay.at(last)
+        resumed_from = range(int(first), last)
+        for revision in resumed_from:
+            replica = Replica(event_id=format_event_id(epoch, revision))
+            async with stream(relay.port, secret, replica.event_id) as opened:
+                assert opened.resume == "delta"
+                await replica.follow(opened, last)
+                assert replica.patches == last - revision
+        kept = sum(len(tail) for tails in relay.pipeline.hub._tails for tail in tails.values())
+        together = sum(last - revision for revision in resumed_from) * 10_000
+        assert kept <= TAILS_BYTES < together / 2

@@ -107,4 +107,3 @@ async def test_one_key_has_only_so_many_streams(kind: str, world: World) -> None
             assert secret not in answer.body.decode()
             async with stream(relay.port, other) as theirs:
                 await theirs.event("put")
-

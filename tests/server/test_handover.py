@@ -4,6 +4,7 @@ On both event loops: uvloop, on which the relay runs, and asyncio's own.
 """
 
 import asyncio
+import contextlib
 import gc
 import re
 import weakref
@@ -12,16 +13,17 @@ from typing import Any
 
 import pytest
 import uvicorn
-from support.fakes import FakeTransport
-from support.relays import RunningRelay, World, running_relay
-from support.sources import until
-from support.streams import Connection, ProtocolError, Stream, connection, request, stream
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from flagrelay.relay.subscriber import Subscriber
 from flagrelay.server.handover import EXTENSION, HandoverProtocol
+from flagrelay.store.access_keys import revoke_access_key
+from support.fakes import FakeTransport
+from support.relays import RunningRelay, World, running_relay
+from support.sources import until
+from support.streams import PATIENCE, Connection, ProtocolError, Stream, connection, request, stream
 
 
 @pytest.fixture
@@ -71,9 +73,7 @@ async def test_uvicorn_is_inside_what_the_hand_over_takes_it_for() -> None:
             "HttpToolsProtocol.server_state": lambda: protocol.server_state is state,
             "ServerState.total_requests": lambda: state.total_requests == 0,
             "ServerState.default_headers": lambda: state.default_headers == [],
-            "HttpToolsProtocol._unset_keepalive_if_required": lambda: callable(
-                protocol._unset_keepalive_if_required
-            ),
+            "HttpToolsProtocol._unset_keepalive_if_required": lambda: callable(protocol._unset_keepalive_if_required),
             "HttpToolsProtocol.send_400_response": lambda: callable(protocol.send_400_response),
             "RequestResponseCycle.more_body, false for a GET": lambda: protocol.cycle.more_body is False,
             "RequestResponseCycle.response_started": lambda: protocol.cycle.response_started is False,
@@ -109,7 +109,7 @@ async def test_uvicorn_calls_what_the_hand_over_overrides(relay: RunningRelay) -
 async def test_the_extension_is_offered_to_applications(relay: RunningRelay) -> None:
     seen = []
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG001 - ASGI's signature
+    async def app(scope: Any, receive: Any, send: Any) -> None:
         seen.append(scope)
         await send({"type": "http.response.start", "status": 204, "headers": []})
         await send({"type": "http.response.body"})
@@ -176,9 +176,7 @@ async def test_nothing_of_a_stream_is_left_in_uvicorn(relay: RunningRelay) -> No
 async def test_an_ended_stream_is_freed_too(relay: RunningRelay) -> None:
     async with stream(relay.port, await relay.secret()) as opened:
         await opened.event("put")
-        [(kept, transport)] = [
-            (weakref.ref(s.transport), s.transport) for s in relay.pipeline.hub.subscribers
-        ]
+        [(kept, transport)] = [(weakref.ref(s.transport), s.transport) for s in relay.pipeline.hub.subscribers]
         del transport
     await relay.streams(0)
     gc.collect()
@@ -237,7 +235,7 @@ async def test_requests_before_the_stream_on_the_same_connection_do_no_harm(rela
 async def test_a_stream_outlives_the_keep_alive_time_of_the_requests_before_it(world: World) -> None:
     async with running_relay("handover", world, heartbeat_interval=0.05) as relay:
         assert relay.server
-        relay.server.config.timeout_keep_alive = 0.1
+        vars(relay.server.config)["timeout_keep_alive"] = 0.1
         secret = await relay.secret()
         async with connection(relay.port) as opened:
             opened.send(request("/livez"))
@@ -253,7 +251,12 @@ async def test_names_of_headers_are_not_case_sensitive(relay: RunningRelay) -> N
     secret, event_id = await relay.secret(), await relay.world.event_id()
     for names in (("Authorization", "Last-Event-ID"), ("AUTHORIZATION", "LAST-EVENT-ID")):
         async with connection(relay.port) as opened:
-            lines = ["GET /v1/stream HTTP/1.1", "HOST: relay", f"{names[0]}: Bearer {secret}", f"{names[1]}: {event_id}"]
+            lines = [
+                "GET /v1/stream HTTP/1.1",
+                "HOST: relay",
+                f"{names[0]}: Bearer {secret}",
+                f"{names[1]}: {event_id}",
+            ]
             opened.send("\r\n".join([*lines, "", ""]).encode())
             assert (await opened.head()).headers["flagrelay-resume"] == "current"
 
@@ -267,23 +270,24 @@ async def test_a_request_that_comes_byte_by_byte_is_granted(relay: RunningRelay)
         await Stream(opened, await opened.head()).event("put")
 
 
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {"connection": "Upgrade, HTTP2-Settings", "upgrade": "h2c", "http2_settings": "AAMAAABkAAQAoAAAAAIAAAAA"},
-        {"connection": "upgrade", "upgrade": "websocket", "sec_websocket_key": "dGhlIHNhbXBsZSBub25jZQ=="},
-        {"expect": "100-continue"},
-        {"connection": "close"},
-        {"accept_encoding": "gzip, br", "accept": "text/event-stream", "cache_control": "no-cache"},
-        {"te": "trailers"},
-    ],
+OFFERS = (
+    {"connection": "Upgrade, HTTP2-Settings", "upgrade": "h2c", "http2_settings": "AAMAAABkAAQAoAAAAAIAAAAA"},
+    {"connection": "upgrade", "upgrade": "websocket", "sec_websocket_key": "dGhlIHNhbXBsZSBub25jZQ=="},
+    {"expect": "100-continue"},
+    {"connection": "close"},
+    {"accept_encoding": "gzip, br", "accept": "text/event-stream", "cache_control": "no-cache"},
+    {"te": "trailers"},
 )
-async def test_what_clients_offer_beside_is_left_where_it_is(relay: RunningRelay, headers: dict[str, str]) -> None:
-    async with connection(relay.port) as opened:
-        opened.send(request("/v1/stream", await relay.secret(), **headers))
-        head = await opened.head()
-        assert head.status == 200
-        await Stream(opened, head).event("put")
+
+
+async def test_what_clients_offer_beside_is_left_where_it_is(relay: RunningRelay) -> None:
+    secret = await relay.secret()
+    for headers in OFFERS:
+        async with connection(relay.port) as opened:
+            opened.send(request("/v1/stream", secret, **headers))
+            head = await opened.head()
+            assert head.status == 200, headers
+            await Stream(opened, head).event("put")
 
 
 async def test_a_client_of_http_1_0_gets_a_stream_without_chunks(relay: RunningRelay) -> None:
@@ -300,8 +304,6 @@ async def test_a_client_of_http_1_0_gets_a_stream_without_chunks(relay: RunningR
         assert taken.content.startswith(b"retry: ")
         await relay.world.tick(1)
         await taken.event("patch")
-        from flagrelay.store.access_keys import revoke_access_key  # noqa: PLC0415
-
         await revoke_access_key(relay.world.store, key.id)
         assert await taken.goodbye() == "revoked"
     await relay.streams(0)
@@ -354,6 +356,24 @@ async def test_a_head_that_never_ends_is_431_without_waiting_for_its_end(relay: 
         opened.send(b"GET /v1/stream HTTP/1.1\r\n" + b"".join(b"x-%d: y\r\n" % number for number in range(5000)))
         await too_large(opened)
     await still_well(relay)
+
+
+async def test_a_refused_client_that_neither_leaves_nor_stops_sending_is_cut_off(
+    relay: RunningRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flagrelay.server.handover.LINGER", 0.1)
+    async with connection(relay.port) as silent, connection(relay.port) as noisy:
+        for opened in (silent, noisy):
+            opened.send(b"GET /" + b"x" * 20_000)
+            assert (await opened.answer()).status == 431
+        assert relay.connections == 2
+        with contextlib.suppress(ConnectionError):
+            async with asyncio.timeout(PATIENCE):
+                while relay.connections:
+                    noisy.send(b"x" * 1000)
+                    await noisy.writer.drain()
+                    await asyncio.sleep(0.01)
+        await until(lambda: not relay.connections, "both are gone", within=2)
 
 
 async def test_a_head_just_within_the_limit_is_granted(relay: RunningRelay) -> None:
@@ -444,14 +464,14 @@ async def test_a_stream_request_behind_another_request_is_answered_after_it(rela
         await taken.event("patch")
 
 
-@pytest.mark.parametrize("later", [b"GET /livez HTTP/1.1\r\nhost: relay\r\n\r\n", b"\x00", b"x" * 200_000])
-async def test_whoever_sends_anything_into_a_stream_is_cut_off(relay: RunningRelay, later: bytes) -> None:
-    async with stream(relay.port, await relay.secret()) as opened:
-        await opened.event("put")
-        opened.connection.send(later)
-        rest = await opened.connection.end()
-        assert rest == b"", "not a word more"
-    await relay.closed("garbage")
+async def test_whoever_sends_anything_into_a_stream_is_cut_off(relay: RunningRelay) -> None:
+    secret = await relay.secret()
+    for later in (request("/livez"), b"\x00", b"x" * 200_000):
+        async with stream(relay.port, secret) as opened:
+            await opened.event("put")
+            opened.connection.send(later)
+            assert await opened.connection.end() == b"", "not a word more"
+    await relay.closed("garbage", 3)
     await still_well(relay)
 
 
@@ -564,7 +584,8 @@ async def test_a_second_request_while_the_first_is_checked_opens_no_stream(
         await waiting.wait()
         opened.send(request("/livez"))
         assert relay.server
-        await until(lambda: any(c.pipeline for c in relay.server.server_state.connections), "it is there")
+        state = relay.server.server_state
+        await until(lambda: any(vars(each)["pipeline"] for each in state.connections), "it is there")
         go_on.set()
         answer = await opened.answer()
         assert (answer.status, answer.json["errorCode"]) == (400, "INVALID_REQUEST")

@@ -5,12 +5,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from support.relays import ENVIRONMENT, KINDS, RunningRelay, World, running_relay, wired_relay
-from support.sources import until
-from support.streams import Answer, ask, connection, request, stream
 
 from flagrelay.store.access_keys import create_access_key
 from flagrelay.store.environments import create_environment, destroy_environment
+from support.relays import ENVIRONMENT, KINDS, RunningRelay, World, running_relay, wired_relay
+from support.sources import until
+from support.streams import Answer, ask, connection, request, stream
 
 pytestmark = pytest.mark.parametrize("kind", KINDS)
 
@@ -101,9 +101,7 @@ async def test_an_environment_that_has_never_loaded_is_503(kind: str, world: Wor
             assert (await ask(relay.port, path, secret, method="HEAD")).status == 200
 
 
-async def test_a_key_that_nobody_can_check_is_503_and_never_401(
-    kind: str, world: World, tmp_path: Path
-) -> None:
+async def test_a_key_that_nobody_can_check_is_503_and_never_401(kind: str, world: World, tmp_path: Path) -> None:
     async with wired_relay(kind, world, tmp_path) as (relay, wire):
         known = await relay.secret()
         wire.refusing = True

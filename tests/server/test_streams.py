@@ -279,16 +279,18 @@ async def test_a_client_ahead_of_the_relay_is_neither_sent_back_nor_given_anythi
 
 
 async def test_heartbeats_come_at_their_interval_without_an_id(kind: str, world: World) -> None:
-    async with running_relay(kind, world, heartbeat_interval=0.1) as relay:
-        async with stream(relay.port, await relay.secret()) as opened:
-            put = await opened.event("put")
-            for _ in range(3):
-                beat = json.loads((await opened.event("heartbeat")).data)
-                assert beat.keys() == {"revision", "source", "age_ms"}
-                assert (beat["revision"], beat["source"]) == (3, "live")
-                assert 0 <= beat["age_ms"] < 5000
-            assert opened.parser.last_event_id == put.id
-            assert opened.content.count(b"id: ") == 1
+    async with (
+        running_relay(kind, world, heartbeat_interval=0.1) as relay,
+        stream(relay.port, await relay.secret()) as opened,
+    ):
+        put = await opened.event("put")
+        for _ in range(3):
+            beat = json.loads((await opened.event("heartbeat")).data)
+            assert beat.keys() == {"revision", "source", "age_ms"}
+            assert (beat["revision"], beat["source"]) == (3, "live")
+            assert 0 <= beat["age_ms"] < 5000
+        assert opened.parser.last_event_id == put.id
+        assert opened.content.count(b"id: ") == 1
 
 
 async def test_while_redis_is_lost_streams_stay_and_say_so_and_then_go_on(

@@ -149,13 +149,14 @@ async def running_relay(kind: str, world: World, *, ready: bool = True, **settin
     listener = bind("127.0.0.1", 0)
     port = listener.getsockname()[1]
     stop = asyncio.Event()
+    server: uvicorn.Server | None = None
     if kind == "hypercorn":
-        app, server = create_app(chosen), None
+        app = create_app(chosen)
         config = hypercorn.config.Config()
         config.bind = [f"fd://{listener.detach()}"]
         config.graceful_timeout = 0.5
         config.accesslog = config.errorlog = None
-        run = hypercorn.asyncio.serve(app, config, shutdown_trigger=stop.wait)
+        run = hypercorn.asyncio.serve(cast("Any", app), config, shutdown_trigger=stop.wait)
     elif kind == "uvicorn":
         app = create_app(chosen)
         server = _Uvicorn(
@@ -163,8 +164,8 @@ async def running_relay(kind: str, world: World, *, ready: bool = True, **settin
         )
         run = server.serve([listener])
     else:
-        server = RelayServer(chosen)
-        app = server.config.app
+        server = _Relay(chosen)
+        app = cast("Starlette", server.config.app)
         run = server.serve([listener])
     task = asyncio.create_task(run)
     relay = RunningRelay(kind, world, port, app, server)
@@ -186,7 +187,20 @@ def _started(relay: RunningRelay, *, ready: bool) -> bool:
     return not ready or (relay.context.keyring.live and ENVIRONMENT in pipelines and pipelines[ENVIRONMENT].live)
 
 
-class _Uvicorn(uvicorn.Server):
+class _Prompt(uvicorn.Server):
+    """Ends when it is told to; uvicorn itself looks ten times a second, which hundreds of tests would wait for."""
+
+    async def main_loop(self) -> None:
+        await self.on_tick(0)
+        while not self.should_exit:
+            await asyncio.sleep(0.005)
+
+
+class _Relay(_Prompt, RelayServer):
+    """The relay's own server."""
+
+
+class _Uvicorn(_Prompt):
     """uvicorn as anybody runs it, but for the signals, which in a test are pytest's."""
 
     @contextlib.contextmanager

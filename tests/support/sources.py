@@ -52,6 +52,24 @@ async def until(condition: Callable[[], Any], what: str, *, within: float = 10.0
         pytest.fail(f"not within {within} s: {what}")
 
 
+async def end(task: "asyncio.Task[Any]", before: "set[asyncio.Task[Any]]", *, failing: bool) -> None:
+    """Cancel a task, which must end by that alone, and leave nothing running that was not there `before`."""
+    task.cancel()
+    _, pending = await asyncio.wait([task], timeout=10)
+    if failing:
+        return
+    assert not pending, f"cancelled, and still running: {task}"
+    if not task.cancelled():
+        task.result()
+
+    def left() -> list[asyncio.Task[Any]]:
+        new = asyncio.all_tasks() - before
+        return [each for each in new if not each.done() and Wire.__name__ not in repr(each.get_coro())]
+
+    # What others run may have short-lived tasks of its own.
+    await until(lambda: not left(), f"nothing is left running: {left()}", within=2.0)
+
+
 class Followed:
     """A source that runs, and everything that it tells, checked as it tells it.
 
@@ -94,14 +112,7 @@ class Followed:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._task.cancel()
-        await asyncio.wait([self._task])
-        if kind is None:
-            if not self._task.cancelled():
-                self._task.result()
-            new = asyncio.all_tasks() - self._before
-            left = [task for task in new if not task.done() and Wire.__name__ not in repr(task.get_coro())]
-            assert not left, f"still running: {left}"
+        await end(self._task, self._before, failing=kind is not None)
 
     # -- what it tells ----------------------------------------------------------------------------------------
 
@@ -162,6 +173,14 @@ class Followed:
             f"live at {revision}; it is {self.source.state} at {self.revision}: {self.source.reason}",
         )
 
+    async def epochs(self, count: int) -> None:
+        """Wait until it has seen that many histories, and stands in the last of them."""
+        await self.until(lambda: len(self.seen) >= count, f"{count} epochs; there were {len(self.seen)}")
+
+    async def beyond(self, revision: int) -> None:
+        """Wait until it is past a revision."""
+        await self.until(lambda: self.revision > revision, f"past {revision}")
+
     async def stale(self) -> str:
         """Wait until it is STALE; the reason that it gives."""
         await self.until(lambda: self.source.state is SourceState.STALE, "stale")
@@ -185,6 +204,12 @@ class Hands:
     def __init__(self) -> None:
         self.pass_on: Callable[[bytes], list[bytes]] = lambda data: [data]
         self.opened = 0
+        self.awaited = 0
+
+    async def reopened(self, followed: Followed) -> None:
+        """Wait until a source has made its connection anew, once more than when this was last asked."""
+        self.awaited += 1
+        await followed.until(lambda: self.opened > self.awaited, "another connection")
 
     async def subscribed(self) -> None:
         """Nothing, unless a test puts something here."""

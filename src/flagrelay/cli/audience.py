@@ -1,22 +1,36 @@
 """Many open streams, and when each of them heard of a change."""
 
 import asyncio
-from collections import defaultdict
+import random
+import resource
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from time import time
 
 import aiohttp
 
-from flagrelay.errors import StreamError
+from flagrelay.errors import FlagrelayError, StreamError
+from flagrelay.sdk.replica import Replica
 from flagrelay.sdk.stream import follow
-from flagrelay.wire.event_id import parse_event_id
+
+OPEN_TIMEOUT = 30.0
+"""Seconds in which all streams must be open."""
+
+RECONNECT = (0.5, 1.5)
+"""Seconds to wait, between these two, before a stream that ended is opened again."""
+
+SPARE_DESCRIPTORS = 64
+"""Descriptors that a process needs beside its streams."""
+
+MAX_REVISIONS = 1000
+"""Revisions whose arrivals are kept, for whoever asks late."""
 
 
 @dataclass(frozen=True, slots=True)
 class Arrivals:
-    """How long a change took to each stream, in milliseconds, ascending."""
+    """How long a change took to each stream that has it, in milliseconds, ascending; and how many streams there are."""
 
     milliseconds: list[float]
     streams: int
@@ -43,59 +57,104 @@ class Arrivals:
 
 
 class Audience:
-    """Streams that note when they hear of each revision."""
+    """Streams that note when they hear of each change."""
 
     def __init__(self, streams: int) -> None:
         self.streams = streams
-        self._heard: dict[int, list[float]] = defaultdict(list)
-        self._news = asyncio.Condition()
         self._opened = 0
+        self._heard: dict[str, list[float]] = {}
+        self._news = asyncio.Event()
+        self._trouble = ""
 
-    async def opened(self, count: int) -> None:
-        """Wait until so many streams have their flags."""
-        async with self._news:
-            await self._news.wait_for(lambda: self._opened >= count)
-
-    async def arrivals(self, revision: int, at: int, *, patience: float = 5.0) -> Arrivals:
-        """Wait until every stream has a revision; what is missing after `patience` seconds is missing.
-
-        Args:
-            revision: of the change.
-            at: when it was made, by Redis's clock, in microseconds.
-            patience: seconds.
+    async def opened(self, progress: Callable[[int], None]) -> None:
+        """Wait until every stream has its flags. `progress` is told how many have.
 
         Raises:
-            StreamError: not one stream has it.
+            FlagrelayError: not all have, within `OPEN_TIMEOUT`; says what was the matter with one of the others.
         """
         try:
-            async with asyncio.timeout(patience), self._news:
-                await self._news.wait_for(lambda: len(self._heard[revision]) >= self.streams)
+            async with asyncio.timeout(OPEN_TIMEOUT):
+                while self._opened < self.streams:
+                    await self._something_new()
+                    progress(self._opened)
         except TimeoutError:
-            if not self._heard[revision]:
-                raise StreamError(f"no stream has revision {revision} after {patience:g} s") from None
-        return Arrivals(sorted((moment - at / 1e6) * 1000 for moment in self._heard.pop(revision)), self.streams)
+            counts = f"{self._opened} of {self.streams} streams are open after {OPEN_TIMEOUT:g} s"
+            raise FlagrelayError(f"only {counts}: {self._trouble or 'the others were not answered'}") from None
 
-    async def _listen(self, session: aiohttp.ClientSession, url: str, key: str) -> None:
-        async for event in follow(session, url, key):
-            position = parse_event_id(event.id)
-            if event.type == "patch" and position:
-                self._heard[position[1]].append(time())
-            elif event.type == "put":
-                self._opened += 1
-            async with self._news:
-                self._news.notify_all()
+    async def arrivals(self, event_id: str, at: int, *, patience: float = 5.0) -> Arrivals:
+        """Wait until every stream has a change; what is missing after `patience` seconds is missing.
+
+        Args:
+            event_id: of the change.
+            at: when it was made, by Redis's clock, in microseconds.
+            patience: seconds.
+        """
+        try:
+            async with asyncio.timeout(patience):
+                while len(self._heard.get(event_id, ())) < self.streams:
+                    await self._something_new()
+        except TimeoutError:
+            pass
+        heard = self._heard.pop(event_id, [])
+        return Arrivals(sorted((moment - at / 1e6) * 1000 for moment in heard), self.streams)
+
+    async def listen(self, session: aiohttp.ClientSession, url: str, key: str) -> None:
+        """One stream, opened again for as long as the relay lets us in."""
+        replica = Replica()
+        counted = False
+        while True:
+            try:
+                async with aclosing(follow(session, url, key, last_event_id=replica.id)) as events:
+                    async for event in events:
+                        moment = time()
+                        if replica.apply(event):
+                            self._note(event.id, moment)
+                            self._opened += not counted
+                            counted = True
+            except StreamError as error:
+                self._trouble = str(error)
+                if error.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+                    return
+                if not error.status:  # what it sent makes no sense: begin anew
+                    replica = Replica()
+            except aiohttp.ClientError as error:
+                self._trouble = str(error)
+            await asyncio.sleep(random.uniform(*RECONNECT))
+
+    def _note(self, event_id: str, moment: float) -> None:
+        if event_id not in self._heard and len(self._heard) == MAX_REVISIONS:
+            del self._heard[next(iter(self._heard))]
+        self._heard.setdefault(event_id, []).append(moment)
+        self._news.set()
+
+    async def _something_new(self) -> None:
+        self._news.clear()
+        await self._news.wait()
 
 
 @asynccontextmanager
 async def audience(url: str, key: str, streams: int, progress: Callable[[int], None]) -> AsyncIterator[Audience]:
-    """Open streams and keep them open while the block lasts. `progress` is told how many are open."""
+    """Open streams and keep them open while the block lasts. `progress` is told how many are open.
+
+    Raises:
+        FlagrelayError: this process may not have so many connections, or not all streams open.
+    """
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if allowed != resource.RLIM_INFINITY and allowed < streams + SPARE_DESCRIPTORS:
+        raise FlagrelayError(
+            f"{streams} streams need {streams + SPARE_DESCRIPTORS} open files, and the limit is {allowed}: "
+            "raise it with `ulimit -n`, or open fewer"
+        )
     heard = Audience(streams)
-    connector = aiohttp.TCPConnector(limit=0)
-    async with aiohttp.ClientSession(connector=connector) as session, asyncio.TaskGroup() as tasks:
-        listeners = [tasks.create_task(heard._listen(session, url, key)) for _ in range(streams)]  # noqa: SLF001 - this module's
-        for count in range(1, streams + 1):
-            await heard.opened(count)
-            progress(count)
-        yield heard
-        for listener in listeners:
-            listener.cancel()
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        listeners = [asyncio.create_task(heard.listen(session, url, key)) for _ in range(streams)]
+        try:
+            await heard.opened(progress)
+            yield heard
+        finally:
+            for listener in listeners:
+                listener.cancel()
+            ends = await asyncio.gather(*listeners, return_exceptions=True)
+        for end in ends:
+            if isinstance(end, Exception):
+                raise end

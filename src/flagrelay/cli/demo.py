@@ -1,36 +1,41 @@
 """`flagrelay demo`: a private Redis, a relay, many streams, and one flag un-released in front of your eyes."""
 
 import asyncio
+import os
 import shlex
 import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
 
 import aiohttp
 import click
-import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from flagrelay.cli.audience import Arrivals, Audience, audience
+from flagrelay.cli.documents import parse_yaml
 from flagrelay.cli.kept import kept
 from flagrelay.cli.private_redis import PrivateRedis, private_redis
-from flagrelay.cli.watch import describe, signed
+from flagrelay.cli.watch import Commentary, describe, signed
 from flagrelay.errors import FlagrelayError
 from flagrelay.flags.change import Change
 from flagrelay.flags.definition import check_flag_set
 from flagrelay.relay.source import Source
+from flagrelay.server.logs import configure_logs
+from flagrelay.settings import PREFIX
 from flagrelay.store.access_keys import create_access_key
 from flagrelay.store.connection import RedisAddress, Store, open_store
 from flagrelay.store.environments import create_environment
 from flagrelay.store.writing import Draft, kill_flag, write_change
+from flagrelay.wire.event_id import format_event_id
 
 ENVIRONMENT = "demo"
+DEMO_FLAGS = "demo_flags.yaml"
 VICTIM = "checkout-v2"
 READY_TIMEOUT = 20.0
 """Seconds in which the relay must be ready."""
@@ -39,29 +44,39 @@ BAR = 40
 """Columns of the longest bar of a histogram."""
 
 
+BARS = 10
+"""Lines of a histogram."""
+
+
 @click.command(epilog="Example: flagrelay demo --streams 500 --seconds 10")
 @click.option("--streams", type=click.IntRange(1, 5000), default=200, show_default=True, help="How many to open.")
-@click.option("--seconds", type=click.FloatRange(min=0), help="Stop after so long. Default: at Ctrl-C.")
-def demo(streams: int, seconds: float | None) -> None:
+@click.option("--seconds", type=click.IntRange(min=0), metavar="N", help="Stop after so long. Default: at Ctrl-C.")
+def demo(streams: int, seconds: int | None) -> None:
     """See the main job run, with a real Redis and real connections.
 
     Starts a private Redis and a relay, opens streams, un-releases a flag, and shows when each stream heard of it.
-    Nothing is left behind.
+    Then it shows changes as they happen, until Ctrl-C. Nothing is left behind.
     """
+    ends_at = None if seconds is None else time.monotonic() + seconds
     console = Console(highlight=False, soft_wrap=True)
-    with _interruptible(), private_redis() as redis, _relay(redis) as url:
+    configure_logs("error", "console")  # what a person should know of Redis's fate, the demo says itself
+    with _terminable(), ExitStack() as stack:
+        with console.status("starting a private Redis and a relay"):
+            redis = stack.enter_context(private_redis())
+            url = stack.enter_context(_relay(redis))
         console.print(f"Redis: a private server at {redis.url}\nrelay: {url}")
-        asyncio.run(_show(console, redis, url, streams, seconds))
+        asyncio.run(_show(console, redis, url, streams, ends_at))
+    console.print("Stopped. The relay, Redis and their files are gone.")
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
-    """SIGTERM ends the demo as Ctrl-C does, so that it cleans up."""
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends the demo in order, as Ctrl-C does."""
 
-    def interrupt(_number: int, _frame: object) -> None:
-        raise KeyboardInterrupt
+    def end(number: int, _frame: object) -> None:
+        sys.exit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = signal.signal(signal.SIGTERM, end)
     try:
         yield
     finally:
@@ -72,34 +87,37 @@ def _interruptible() -> Iterator[None]:
 def _relay(redis: PrivateRedis) -> Iterator[str]:
     """A relay as a process of its own, on a port of the system's choice. Gives its URL."""
     options = ["--redis-url", redis.url, "--env", ENVIRONMENT, "--host", "127.0.0.1", "--port", "0"]
-    command = [sys.executable, "-m", "flagrelay", "serve", *options, "--drain-timeout", "2"]
+    command = [sys.executable, "-m", "flagrelay", "serve", *options, "--drain-timeout", "2", "--log-level", "warning"]
     log = redis.folder / "relay.log"
-    with kept(command, log=log) as process:
+    # Settings that are meant for a real relay are none of the demo's.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    with kept(command, log=log, environment=environment) as process:
         line = process.output.readline()
         if not line.startswith("listening on "):
             raise FlagrelayError(f"the relay did not start: {log.read_text(encoding='utf-8')[-1000:]}")
         yield line.removeprefix("listening on ").strip()
 
 
-async def _show(console: Console, redis: PrivateRedis, url: str, streams: int, seconds: float | None) -> None:
-    ends_at = None if seconds is None else time.monotonic() + seconds
+async def _show(console: Console, redis: PrivateRedis, url: str, streams: int, ends_at: float | None) -> None:
     async with open_store(RedisAddress(redis.url)) as store:
-        await create_environment(store, ENVIRONMENT)
+        position = await create_environment(store, ENVIRONMENT)
         key = await _load(store)
         await _ready(url)
         async with _streams(console, url, key, streams) as heard:
             written = await kill_flag(store, ENVIRONMENT, VICTIM, actor="demo", reason="error rate is up")
-            arrivals = await heard.arrivals(written.revision, written.at)
+            arrivals = await heard.arrivals(format_event_id(position.epoch, written.revision), written.at)
+            if not arrivals.milliseconds:
+                raise FlagrelayError("not one stream heard of the kill")
             _histogram(console, arrivals)
             _lines_to_try(console, redis, url, key)
-            with suppress(KeyboardInterrupt, asyncio.CancelledError):
+            with suppress(asyncio.CancelledError):  # Ctrl-C is how this is meant to end
                 await _live(console, store, heard, ends_at)
 
 
 async def _load(store: Store) -> str:
     """The demo's flags and an access key, whose secret is given."""
-    text = files(__package__).joinpath("demo_flags.yaml").read_text(encoding="utf-8")
-    wanted = check_flag_set(yaml.safe_load(text))
+    text = files(__package__).joinpath(DEMO_FLAGS).read_bytes()
+    wanted = check_flag_set(parse_yaml(text, DEMO_FLAGS))
     draft = Draft(flags=wanted.flags, evaluators=wanted.evaluators, metadata=wanted.metadata, actor="demo")
     await write_change(store, ENVIRONMENT, draft)
     _, secret = await create_access_key(store, ENVIRONMENT, "server", "demo", None)
@@ -111,12 +129,15 @@ async def _ready(url: str) -> None:
     deadline = time.monotonic() + READY_TIMEOUT
     async with aiohttp.ClientSession() as session:
         while True:
-            async with session.get(f"{url}/readyz") as response:
-                if response.ok:
-                    return
-                answer = await response.json()
+            try:
+                async with session.get(f"{url}/readyz") as response:
+                    if response.ok:
+                        return
+                    reason = (await response.text()).strip()
+            except aiohttp.ClientError as error:
+                reason = str(error)
             if time.monotonic() > deadline:
-                raise FlagrelayError(f"the relay is not ready: {answer['reason']}")
+                raise FlagrelayError(f"the relay is not ready after {READY_TIMEOUT:g} s: {reason}")
             await asyncio.sleep(0.02)
 
 
@@ -133,17 +154,19 @@ async def _streams(console: Console, url: str, key: str, streams: int) -> AsyncI
 
 def _histogram(console: Console, arrivals: Arrivals) -> None:
     """When the streams heard of the kill, by the clock that stamped it in Redis."""
-    reached = f"{len(arrivals.milliseconds)} of {arrivals.streams}"
     console.print(f"[bold]{VICTIM}[/bold] was killed. When each stream had it, in milliseconds after the write:\n")
-    width = max((arrivals.last - arrivals.first) / 10, 0.05)
-    counts = [0] * 10
+    width = max((arrivals.last - arrivals.first) / BARS, 0.05)
+    counts = [0] * BARS
     for wait in arrivals.milliseconds:
-        counts[min(int((wait - arrivals.first) / width), 9)] += 1
-    table = Table("ms", "streams", "", box=None, pad_edge=False, header_style="dim")
+        counts[min(int((wait - arrivals.first) / width), BARS - 1)] += 1
+    table = Table("  from", "    to", "streams", "", box=None, pad_edge=False, header_style="dim")
+    block = "#" if console.options.ascii_only else "█"
     for index, count in enumerate(counts):
-        bar = "█" * max(round(count / max(counts) * BAR), 1 if count else 0)
-        table.add_row(f"{arrivals.first + index * width:6.1f}", f"{count:5}", f"[green]{bar}[/green]")
+        low = arrivals.first + index * width
+        bar = block * max(round(count / max(counts) * BAR), 1 if count else 0)
+        table.add_row(f"{low:6.1f}", f"{low + width:6.1f}", f"{count:7}", f"[green]{bar}[/green]")
     console.print(table)
+    reached = f"{len(arrivals.milliseconds)} of {arrivals.streams}"
     console.print(
         f"\n[bold]un-released[/bold] on {reached} streams: "
         f"first {arrivals.first:.1f} ms, median {arrivals.median:.1f} ms, p99 {arrivals.p99:.1f} ms, "
@@ -154,15 +177,16 @@ def _histogram(console: Console, arrivals: Arrivals) -> None:
 def _lines_to_try(console: Console, redis: PrivateRedis, url: str, key: str) -> None:
     """What to type in another terminal; printed so that it can be pasted."""
     script = Path(sys.argv[0])
-    program = str(script.resolve()) if script.name == "flagrelay" else f"{sys.executable} -m flagrelay"
+    program = [str(script.resolve())] if script.name == "flagrelay" else [sys.executable, "-m", "flagrelay"]
+    flagrelay = shlex.join(program)
     console.print("In another terminal:\n")
     for line in (
         f"export FLAGRELAY_REDIS_URL={shlex.quote(redis.url)} FLAGRELAY_ENV={ENVIRONMENT}",
+        f"{flagrelay} flags list",
+        f"{flagrelay} kill new-search --reason 'trying it'",
+        f"{flagrelay} revive {VICTIM} --reason 'fixed'",
+        f"curl -s {url}/metrics | grep ^flagrelay_",
         f"curl -N -H 'Authorization: Bearer {key}' {url}/v1/stream",
-        f"{program} flags list",
-        f"{program} kill new-search --reason 'trying it'",
-        f"{program} revive {VICTIM} --reason 'fixed'",
-        f"curl -s {url}/metrics | grep flagrelay_propagation",
     ):
         click.echo(f"  {line}")
     click.echo()
@@ -170,24 +194,30 @@ def _lines_to_try(console: Console, redis: PrivateRedis, url: str, key: str) -> 
 
 async def _live(console: Console, store: Store, heard: Audience, ends_at: float | None) -> None:
     """Show each change as it happens, with how long it took to everybody."""
-    until = "Ctrl-C" if ends_at is None else "the end"
-    console.print(f"Changes, as they happen, until {until}:")
+    console.print(f"Changes, as they happen, {'until Ctrl-C' if ends_at is None else 'for a while'}:")
     changes: asyncio.Queue[Change] = asyncio.Queue()
     source = Source(
-        store, ENVIRONMENT, on_load=lambda _snapshot: None, on_change=lambda change, _: changes.put_nowait(change)
+        store,
+        ENVIRONMENT,
+        on_load=lambda _snapshot: None,
+        on_change=lambda change, _snapshot: changes.put_nowait(change),
+        on_state=Commentary().moved,
     )
-    following = asyncio.create_task(source.run())
-    try:
-        async with asyncio.timeout(None if ends_at is None else max(0.0, ends_at - time.monotonic())):
-            while True:
-                change = await changes.get()
-                arrivals = await heard.arrivals(change.revision, change.at)
-                console.print(
-                    f"  revision {change.revision}  {describe(change)}  ({signed(change)})  "
-                    f"{len(arrivals.milliseconds)} of {arrivals.streams} streams, last {arrivals.last:.1f} ms",
-                    markup=False,
-                )
-    except TimeoutError:
-        pass
-    finally:
+    async with asyncio.TaskGroup() as tasks:
+        following = tasks.create_task(source.run())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(None if ends_at is None else max(0.0, ends_at - time.monotonic())):
+                while True:
+                    change = await changes.get()
+                    event_id = format_event_id(change.epoch, change.revision)
+                    _show_change(console, change, await heard.arrivals(event_id, change.at))
         following.cancel()
+
+
+def _show_change(console: Console, change: Change, arrivals: Arrivals) -> None:
+    last = f", last {arrivals.last:.1f} ms" if arrivals.milliseconds else ""
+    console.print(
+        f"  revision {change.revision}  {describe(change)}  ({signed(change)})  "
+        f"{len(arrivals.milliseconds)} of {arrivals.streams} streams{last}",
+        markup=False,
+    )

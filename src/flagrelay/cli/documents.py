@@ -5,13 +5,17 @@ from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
+import click
 import orjson
 import yaml
 
 from flagrelay.errors import DefinitionError, InputError
-from flagrelay.flags.definition import parse_json
+from flagrelay.flags.definition import MAX_NESTING, parse_json
 
 FORMATS = ("json", "yaml")
+
+MAX_DOCUMENT_BYTES = 64 * 1024 * 1024
+"""The largest file that is read."""
 
 
 def read_document(path: str, document_format: str | None) -> object:
@@ -20,17 +24,27 @@ def read_document(path: str, document_format: str | None) -> object:
     Its format is given, or told by the file's ending, or is JSON.
 
     Raises:
-        InputError: there is no such file, or it cannot be read.
+        InputError: there is no such file, it cannot be read, or it is too large.
         DefinitionError: it is not of its format; says where.
     """
-    try:
-        text = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
     subject = "standard input" if path == "-" else path
+    try:
+        if path == "-":
+            if sys.stdin is None:
+                raise InputError("standard input is closed")
+            if sys.stdin.isatty():
+                click.echo("reading standard input; Ctrl-D ends it", err=True)
+            text = sys.stdin.buffer.read(MAX_DOCUMENT_BYTES + 1)
+        else:
+            with Path(path).open("rb") as file:
+                text = file.read(MAX_DOCUMENT_BYTES + 1)
+    except OSError as error:
+        raise InputError(f"cannot read {subject}: {error.strerror}") from error
+    if len(text) > MAX_DOCUMENT_BYTES:
+        raise InputError(f"{subject} has more than {MAX_DOCUMENT_BYTES >> 20} MiB, which is the most")
     told = "yaml" if Path(path).suffix.lower() in (".yaml", ".yml") else "json"
     if (document_format or told) == "yaml":
-        return _parse_yaml(text, subject)
+        return parse_yaml(text, subject)
     return parse_json(text, subject)
 
 
@@ -42,33 +56,65 @@ def write_document(document: Any, document_format: str) -> str:
     return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode()
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """PyYAML's safe loader, which would keep the last of two members of one name and say nothing."""
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, held to what JSON can say.
+
+    By itself it keeps the last of two members of one name and says nothing, and takes names that are no strings.
+    """
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """A node, unless it is an alias, or too deep."""
+        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]  # the stubs leave its types out
+        if self.check_event(yaml.AliasEvent):
+            # Aliases may repeat a node a billion times over; definitions need none.
+            raise _problem("aliases (*name) are not taken here; write the value out", mark)
+        self.depth += 1
+        if self.depth > MAX_NESTING:
+            raise _problem(f"nests deeper than {MAX_NESTING} levels", mark)
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:  # noqa: FBT002 - PyYAML's signature
-        """A mapping whose keys are all different."""
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            if isinstance(key_node, yaml.ScalarNode) and key_node.tag != "tag:yaml.org,2002:merge":
-                if key_node.value in seen:
-                    raise yaml.constructor.ConstructorError(
-                        problem=f'the key "{key_node.value}" stands twice', problem_mark=key_node.start_mark
-                    )
-                seen.add(key_node.value)
+        """A mapping whose keys are strings, and all different."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.tag != "tag:yaml.org,2002:str":
+                # Above all `on` and `off`, which are true and false in YAML.
+                name = f'write "{key.value}" in quotes' if isinstance(key, yaml.ScalarNode) else "it is a collection"
+                raise _problem(f"a key that is no string: {name}", key.start_mark)
+            if key.value in seen:
+                raise _problem(f'the key "{key.value}" stands twice in one mapping', key.start_mark)
+            seen.add(key.value)
         return super().construct_mapping(node, deep=deep)
 
 
-def _parse_yaml(text: bytes, subject: str) -> object:
-    loader = _UniqueKeys(text)
+def _problem(what: str, mark: yaml.Mark) -> yaml.constructor.ConstructorError:
+    return yaml.constructor.ConstructorError(problem=what, problem_mark=mark)
+
+
+def parse_yaml(text: bytes, subject: str) -> object:
+    """YAML as strict as `parse_json`: keys are strings, none stands twice, nesting is bounded, no aliases.
+
+    Raises:
+        DefinitionError: it is not; says where.
+    """
     try:
-        # Anchors may repeat a node a billion times over; definitions need none.
-        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=yaml.SafeLoader)):
-            raise DefinitionError(subject, "", "YAML aliases (*name) are not taken here; write the value out")
+        loader = _Loader(text.decode().removeprefix("\ufeff"))
+    except UnicodeDecodeError as error:
+        raise DefinitionError(subject, "", f"not UTF-8, at byte {error.start}") from error
+    except yaml.reader.ReaderError as error:
+        raise DefinitionError(subject, "", f"not YAML: {error.reason}, at character {error.position}") from error
+    try:
         return loader.get_single_data()
-    except yaml.YAMLError as error:
-        problem = " ".join(str(error).split())
-        raise DefinitionError(subject, "", f"not YAML: {problem}") from error
-    except (RecursionError, ValueError) as error:
-        raise DefinitionError(subject, "", f"not usable as YAML: {error}") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f" at line {mark.line + 1} column {mark.column + 1}" if mark else ""
+        raise DefinitionError(subject, "", f"not usable as YAML: {error.problem or error.context}{where}") from error
+    except (yaml.YAMLError, RecursionError, ValueError, LookupError, TypeError, AttributeError) as error:
+        # PyYAML takes a tag at its word: `!!bool maybe` is a KeyError, `!!timestamp soon` an AttributeError.
+        raise DefinitionError(subject, "", f"not usable as YAML: {' '.join(str(error).split())}") from error
     finally:
         loader.dispose()

@@ -1,5 +1,6 @@
 """`flagrelay env`: environments."""
 
+import sys
 from typing import Any
 
 import click
@@ -9,7 +10,7 @@ from flagrelay.cli.output import print_json, print_table
 from flagrelay.store.environments import create_environment, destroy_environment, list_environments
 
 
-@click.group()
+@click.group(epilog="Example: flagrelay env create production")
 def env() -> None:
     """Environments: each is one set of flags, with its own keys and its own history."""
 
@@ -59,7 +60,10 @@ def destroy(name: str, yes: bool, as_json: bool, **redis: Any) -> None:
     Relays that serve it keep the last state, as stale. Its access keys stay until they are revoked.
     """
     if not yes:
-        click.confirm(f'Destroy the environment "{name}" with all its flags and its history?', abort=True)
+        if sys.stdin is None or not sys.stdin.isatty():
+            raise click.UsageError("nobody is at a terminal to be asked: say --yes; nothing was changed")
+        if not click.confirm(f'Destroy the environment "{name}" with all its flags and its history?'):
+            raise click.ClickException("not confirmed; nothing was changed")
     with_store(redis, lambda store: destroy_environment(store, name))
     if as_json:
         print_json({"name": name, "destroyed": True})

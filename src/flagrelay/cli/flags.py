@@ -1,15 +1,15 @@
 """`flagrelay flags`: read, write, import and export flags."""
 
-from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import click
 
 from flagrelay.cli.documents import FORMATS, read_document, write_document
 from flagrelay.cli.imports import Plan, plan_import
-from flagrelay.cli.options import env_option, json_option, redis_options, who_options, with_store
-from flagrelay.cli.output import clock, print_json, print_table, print_written
-from flagrelay.errors import FlagMissing, StoreError
+from flagrelay.cli.options import env_option, json_option, key_argument, redis_options, who_options, with_store
+from flagrelay.cli.output import as_members, clock, one_line, print_json, print_table, print_written
+from flagrelay.errors import DefinitionError, FlagMissing, StoreError
 from flagrelay.flags.change import Definition
 from flagrelay.flags.definition import check_flag, check_flag_set
 from flagrelay.store.connection import Store
@@ -25,13 +25,13 @@ format_option = click.option(
 )
 
 
-@click.group()
+@click.group(epilog="Example: flagrelay flags import flags.json --env production")
 def flags() -> None:
     """Flags: flagd flag definitions, as JSON or YAML."""
 
 
 @flags.command("list", epilog="Example: flagrelay flags list --env production")
-@env_option
+@env_option()
 @json_option
 @redis_options
 def list_(environment: str, as_json: bool, **redis: Any) -> None:
@@ -40,24 +40,14 @@ def list_(environment: str, as_json: bool, **redis: Any) -> None:
     if as_json:
         print_json([_summary(entry) for _, entry in entries])
         return
-    rows = [
-        (
-            entry.key,
-            "KILLED" if entry.killed else entry.definition["state"],
-            _type_of(entry.definition),
-            ", ".join(entry.definition["variants"]),
-            str(entry.definition.get("defaultVariant")),
-            str(entry.revision),
-        )
-        for _, entry in entries
-    ]
+    rows = [_row(entry) for _, entry in entries]
     columns = ("KEY", "STATE", "TYPE", "VARIANTS", "DEFAULT", "REVISION")
     print_table(columns, rows, empty=f"no flags yet: flagrelay flags import FILE --env {environment}")
 
 
 @flags.command(epilog="Example: flagrelay flags get checkout-v2 --env production")
-@click.argument("key")
-@env_option
+@key_argument
+@env_option()
 @json_option
 @redis_options
 def get(key: str, environment: str, as_json: bool, **redis: Any) -> None:
@@ -69,11 +59,16 @@ def get(key: str, environment: str, as_json: bool, **redis: Any) -> None:
 
 
 @flags.command(epilog="Example: flagrelay flags put checkout-v2 --env production --file flag.json --reason 'add beta'")
-@click.argument("key")
-@env_option
+@key_argument
+@env_option()
 @click.option("--file", "path", default="-", show_default="standard input", metavar="FILE", help="The definition.")
 @format_option
-@click.option("--if-revision", type=int, metavar="N", help="Only if the flag is at this revision (0: does not exist).")
+@click.option(
+    "--if-revision",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Only if the flag is at this revision (0: does not exist).",
+)
 @force_option
 @who_options()
 @json_option
@@ -112,8 +107,8 @@ def put(
 
 
 @flags.command(epilog="Example: flagrelay flags delete old-banner --env production --reason 'no longer read'")
-@click.argument("key")
-@env_option
+@key_argument
+@env_option()
 @force_option
 @who_options()
 @json_option
@@ -132,7 +127,7 @@ def delete(key: str, environment: str, force: bool, actor: str, reason: str, as_
 
 @flags.command("import", epilog="Example: flagrelay flags import flags.json --env production --dry-run")
 @click.argument("path", metavar="FILE")
-@env_option
+@env_option()
 @format_option
 @click.option("--prune", is_flag=True, help="Delete the flags and populations that the file lacks.")
 @click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
@@ -168,14 +163,7 @@ def import_(
 
     plan, written = with_store(redis, write)
     if as_json:
-        print_json(
-            {
-                "revision": written.revision if written else None,
-                "at": written.at if written else None,
-                "changed": written is not None,
-                **plan.summary(),
-            }
-        )
+        print_json({**as_members(written), **plan.summary()})
         return
     if written:
         click.echo(f"{plan} (revision {written.revision})")
@@ -184,27 +172,32 @@ def import_(
 
 
 @flags.command(epilog="Example: flagrelay flags export --env production --format yaml > flags.yaml")
-@env_option
-@click.option("--format", "document_format", type=click.Choice(FORMATS), default="json", show_default=True)
+@env_option()
+@click.option(
+    "--format", "document_format", type=click.Choice(FORMATS), default="json", show_default=True, help="Of the output."
+)
+@click.option(
+    "--originals", is_flag=True, help="Killed flags as they were before, and as `revive` would put them back."
+)
 @redis_options
-def export(environment: str, document_format: str, **redis: Any) -> None:
+def export(environment: str, document_format: str, originals: bool, **redis: Any) -> None:
     """Print the whole environment as a flagd file, which `flags import` takes back.
 
     Killed flags are exported as they are served: a backup that is restored must not bring back what somebody took away.
+    The file does not say that they are killed; standard error does.
     """
     state = with_store(redis, lambda store: read_state(store, environment))
-    document: dict[str, Any] = {
-        "$schema": "https://flagd.dev/schema/v0/flags.json",
-        "flags": {key: entry.definition for key, entry in sorted(state.flags.items())},
-    }
+    document: dict[str, Any] = {"$schema": "https://flagd.dev/schema/v0/flags.json", "flags": {}}
+    for key, entry in sorted(state.flags.items()):
+        document["flags"][key] = entry.killed.original if entry.killed and originals else entry.definition
+        if entry.killed:
+            how = "as it was before" if originals else "as it is served"
+            click.echo(f"{_killed(entry)}; it is exported {how}", err=True)
     if state.evaluators:
         document["$evaluators"] = {name: rule for name, (_, rule) in sorted(state.evaluators.items())}
     if state.metadata:
         document["metadata"] = dict(state.metadata)
     click.echo(write_document(document, document_format), nl=False)
-    for entry in state.flags.values():
-        if entry.killed:
-            click.echo(_killed(entry), err=True)
 
 
 async def _existing(store: Store, environment: str, key: str) -> FlagEntry | None:
@@ -219,8 +212,8 @@ def _refuse_killed(entries: list[FlagEntry], *, force: bool) -> None:
     killed = [entry for entry in entries if entry.killed]
     if killed and not force:
         raise StoreError(
-            f"{'; '.join(_killed(entry) for entry in killed)}: writing it would bring it back. "
-            "Revive it first, or say --force; nothing was changed"
+            f"{'; '.join(_killed(entry) for entry in killed)}: an edit would end the kill. "
+            "Revive first (`flagrelay revive`), or say --force; nothing was changed"
         )
 
 
@@ -229,24 +222,41 @@ def _killed(entry: FlagEntry) -> str:
         return f'flag "{entry.key}" is not killed'
     kill = entry.killed
     since = f"since {clock(kill.at)} ({kill.reason or 'no reason'})"
-    return f'flag "{entry.key}" is killed by {kill.actor or "unknown"} {since}'
+    return one_line(f'flag "{entry.key}" is killed by {kill.actor or "unknown"} {since}')
 
 
-def _summary(entry: FlagEntry) -> Mapping[str, Any]:
-    return {
-        "key": entry.key,
-        "revision": entry.revision,
-        "state": entry.definition["state"],
-        "type": _type_of(entry.definition),
-        "variants": list(entry.definition["variants"]),
-        "defaultVariant": entry.definition.get("defaultVariant"),
-        "killed": entry.killed is not None,
+def _row(entry: FlagEntry) -> tuple[str, ...]:
+    """What a person sees of a flag."""
+    summary = _summary(entry)
+    state = summary["state"]
+    if entry.killed:
+        state = "KILLED" if entry.killed.to is None else f"KILLED: {entry.killed.to}"
+    default = summary["defaultVariant"]
+    variants = ", ".join(summary["variants"])
+    return entry.key, state, summary["type"], variants, "-" if default is None else default, str(entry.revision)
+
+
+def _summary(entry: FlagEntry) -> dict[str, Any]:
+    """What a script gets of a flag. One that something else than flagrelay wrote may be of any shape."""
+    kill = entry.killed
+    summary = {"key": entry.key, "revision": entry.revision, "state": "INVALID", "type": "", "variants": []}
+    summary |= {
+        "defaultVariant": None,
+        "killed": {"at": kill.at, "actor": kill.actor, "reason": kill.reason, "to": kill.to} if kill else None,
     }
+    with suppress(DefinitionError):
+        definition = check_flag(entry.key, entry.definition)
+        summary |= {
+            "state": definition["state"],
+            "type": _type_of(definition),
+            "variants": list(definition["variants"]),
+            "defaultVariant": definition.get("defaultVariant"),
+        }
+    return summary
 
 
 def _type_of(definition: Definition) -> str:
-    first = next(iter(definition["variants"].values()))
-    match first:
+    match next(iter(definition["variants"].values())):
         case bool():
             return "boolean"
         case str():

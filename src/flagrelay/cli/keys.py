@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from flagrelay.cli.options import env_option, json_option, redis_options, with_store
+from flagrelay.cli.options import checked_text, env_option, json_option, redis_options, with_store
 from flagrelay.cli.output import clock, print_json, print_table
 from flagrelay.store.access_keys import (
     KINDS,
@@ -20,33 +20,29 @@ from flagrelay.store.access_keys import (
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
-class Expiry(click.ParamType[int]):
-    """A time to come: after `90d`, `12h`, `30m`, `45s`, `2w`, or at an ISO date. Gives seconds since 1970."""
-
-    name = "duration or date"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Seconds since 1970, in the future."""
-        if isinstance(value, int):
-            return value
-        try:
-            moment = _moment(value)
-        except (ValueError, OverflowError):
-            self.fail(f"{value!r} is neither like 90d, 12h, 30m, 45s nor a date like 2027-03-31", param, ctx)
-        if moment <= time():
-            self.fail(f"{value!r} is not in the future", param, ctx)
-        return moment
+def _in_future(_ctx: click.Context, _param: click.Parameter, value: str | None) -> int | None:
+    """Seconds since 1970 of a time to come: after `90d`, `12h`, `30m`, `45s`, `2w`, or at an ISO date."""
+    if value is None:
+        return None
+    try:
+        moment = _moment(value)
+    except (ValueError, OverflowError):
+        raise click.BadParameter(f"{value!r} is neither like 90d, 12h, 30m, 45s nor a date like 2027-03-31") from None
+    if moment <= time():
+        raise click.BadParameter(f"{value!r} is not in the future")
+    return moment
 
 
 def _moment(value: str) -> int:
     duration = re.fullmatch(r"(\d+)([smhdw])", value)
     if duration:
-        return int(time() + timedelta(**{UNITS[duration[2]]: int(duration[1])}).total_seconds())
-    date = datetime.fromisoformat(value)
+        date = datetime.now(UTC) + timedelta(**{UNITS[duration[2]]: int(duration[1])})
+    else:
+        date = datetime.fromisoformat(value)
     return int((date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp())
 
 
-@click.group()
+@click.group(epilog="Example: flagrelay keys create --env production --kind server --name checkout")
 def keys() -> None:
     """Access keys: what SDKs and tools show to a relay.
 
@@ -55,10 +51,21 @@ def keys() -> None:
 
 
 @keys.command(epilog="Example: flagrelay keys create --env production --kind server --name checkout --expires 90d")
-@env_option
+@env_option()
 @click.option("--kind", type=click.Choice(KINDS), required=True, help="What it may do.")
-@click.option("--name", required=True, metavar="WHAT", help="What it is for: a service, a team, a tool.")
-@click.option("--expires", type=Expiry(), metavar="WHEN", help="After 90d, 12h, 30m, or at a date. Default: never.")
+@click.option(
+    "--name",
+    required=True,
+    metavar="WHAT",
+    callback=checked_text(),
+    help="What it is for: a service, a team, a tool.",
+)
+@click.option(
+    "--expires",
+    metavar="WHEN",
+    callback=_in_future,
+    help="After 90d, 12h, 30m, or at a date (2027-03-31, in UTC). Default: never.",
+)
 @json_option
 @redis_options
 def create(
@@ -82,9 +89,7 @@ def create(
 
 
 @keys.command("list", epilog="Example: flagrelay keys list --env production")
-@click.option(
-    "--env", "environment", envvar="FLAGRELAY_ENV", show_envvar=True, metavar="NAME", help="Only of this one."
-)
+@env_option(required=False)
 @json_option
 @redis_options
 def list_(environment: str | None, as_json: bool, **redis: Any) -> None:

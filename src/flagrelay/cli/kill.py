@@ -4,15 +4,28 @@ from typing import Any
 
 import click
 
-from flagrelay.cli.options import env_option, json_option, redis_options, who_options, with_store
+from flagrelay.cli.options import (
+    checked_text,
+    env_option,
+    json_option,
+    key_argument,
+    redis_options,
+    who_options,
+    with_store,
+)
 from flagrelay.cli.output import print_written
 from flagrelay.store.writing import kill_flag, revive_flag
 
 
 @click.command(epilog="Example: flagrelay kill checkout-v2 --env production --reason 'error rate'")
-@click.argument("key")
-@env_option
-@click.option("--to", metavar="VARIANT", help="Serve this variant to everybody, rather than the callers' own defaults.")
+@key_argument
+@env_option()
+@click.option(
+    "--to",
+    metavar="VARIANT",
+    callback=checked_text(),
+    help="Serve this variant to everybody, rather than the callers' own defaults.",
+)
 @who_options(reason_required=True)
 @json_option
 @redis_options
@@ -36,8 +49,8 @@ def kill(
 
 
 @click.command(epilog="Example: flagrelay revive checkout-v2 --env production --reason fixed")
-@click.argument("key")
-@env_option
+@key_argument
+@env_option()
 @who_options()
 @json_option
 @redis_options

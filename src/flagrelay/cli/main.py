@@ -3,12 +3,14 @@
 import os
 import sys
 from importlib import import_module
+from io import TextIOWrapper
 from typing import NoReturn
 
 import click
 
 from flagrelay import __version__
 from flagrelay.errors import FlagrelayError
+from flagrelay.settings import PREFIX
 
 COMMANDS = {
     "serve": "Run a relay.",
@@ -39,6 +41,7 @@ class Commands(click.Group):
             return None
         module = {"revive": "kill"}.get(cmd_name, cmd_name)
         command: click.Command = getattr(import_module(f"flagrelay.cli.{module}"), cmd_name)
+        _name_variables(command, f"{PREFIX}{cmd_name.upper()}")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
@@ -51,7 +54,6 @@ class Commands(click.Group):
     cls=Commands,
     context_settings={
         "help_option_names": ["-h", "--help"],
-        "auto_envvar_prefix": "FLAGRELAY",
         "max_content_width": 100,
     },
     epilog="Example: flagrelay kill checkout-v2 --env production --reason 'error rate'",
@@ -60,26 +62,61 @@ class Commands(click.Group):
 def cli() -> None:
     """Feature flags from Redis to every connected SDK, within milliseconds.
 
-    Every option can be given as an environment variable; `flagrelay settings` lists those that all
-    commands share.
+    Every option of a command has an environment variable, which its --help names. Those that commands share are
+    settings, listed by `flagrelay settings`; the others are named like FLAGRELAY_KEYS_CREATE_EXPIRES.
     """
+
+
+def _name_variables(command: click.Command, prefix: str) -> None:
+    """Give every option a variable, and show it in --help.
+
+    click's `auto_envvar_prefix` would name them after the parameters of our functions: FLAGRELAY_FLAGS_PUT_PATH is not
+    what one looks for beside --file.
+    """
+    for option in command.params:
+        if isinstance(option, click.Option) and not option.envvar:
+            option.envvar = f"{prefix}_{option.opts[0].removeprefix('--').replace('-', '_').upper()}"
+            option.show_envvar = True
+    if isinstance(command, click.Group):
+        for name, each in command.commands.items():
+            _name_variables(each, f"{prefix}_{name.upper()}")
 
 
 def main() -> NoReturn:
     """Run a command, and exit with 0, or 1 for what failed, 2 for wrong usage, 130 after Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # what somebody wrote into a flag may be in no terminal's charset
+            stream.reconfigure(errors="backslashreplace")
+    sys.exit(_run())
+
+
+def _run() -> int:
     try:
         status = cli.main(standalone_mode=False, prog_name="flagrelay")
-        sys.stdout.flush()
+        if sys.stdout:
+            sys.stdout.flush()
     except click.ClickException as error:
         error.show()
-        status = error.exit_code
+        return error.exit_code
     except FlagrelayError as error:
-        click.echo(f"{click.style('error:', fg='red', bold=True)} {error}", err=True)
-        status = 1
+        _tell(error)
+        return 1
     except (KeyboardInterrupt, click.Abort):
-        status = INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has had enough; Python must not complain when it flushes at exit.
+        return INTERRUPTED
+    except OSError as error:
+        _discard_output()
+        if not isinstance(error, BrokenPipeError):  # else whoever read our output has had enough
+            _tell(error)
+        return 1
+    return status if isinstance(status, int) else 0
+
+
+def _tell(error: Exception) -> None:
+    line = " ".join("".join(c if c.isprintable() else " " for c in str(error)).split())
+    click.echo(f"{click.style('error:', fg='red', bold=True)} {line}", err=True)
+
+
+def _discard_output() -> None:
+    """What could not be written must not be tried again, and complained of, when Python exits."""
+    if sys.stdout:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 0
-    sys.exit(status if isinstance(status, int) else 0)

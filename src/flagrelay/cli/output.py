@@ -8,6 +8,7 @@ import click
 import orjson
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from flagrelay.store.writing import Written
 
@@ -17,43 +18,50 @@ def print_json(value: Any) -> None:
     click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
 
 
-def print_json_line(value: Any) -> None:
-    """One line of JSON, at once."""
-    click.echo(orjson.dumps(value).decode())
-
-
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str) -> None:
     """A table at a terminal; tab-separated lines with a header elsewhere."""
-    rows = list(rows)
+    lines = [[one_line(cell) for cell in row] for row in rows]
     console = Console()
-    if not rows:
+    if not lines:
         click.echo(empty, err=True)
     elif console.is_terminal:
         table = Table(*columns, box=None, pad_edge=False, header_style="bold")
-        for row in rows:
-            table.add_row(*(_plain(cell) for cell in row))
+        for row in lines:
+            table.add_row(*map(Text, row))
         console.print(table)
     else:
-        for row in [columns, *rows]:
-            click.echo("\t".join(_plain(cell) for cell in row))
+        for line in [list(columns), *lines]:
+            click.echo("\t".join(line))
 
 
 def print_written(written: Written, what: str, *, as_json: bool) -> None:
     """That something was written, and at which revision."""
     if as_json:
-        print_json({"revision": written.revision, "at": written.at, "changed": written.changed})
+        print_json(as_members(written))
     elif written.changed:
         click.echo(f"{what} (revision {written.revision})")
     else:
         click.echo(f"{what} already; nothing was changed (revision {written.revision})")
 
 
+def as_members(written: Written | None) -> dict[str, Any]:
+    """What scripts get of a write; None for one that was not needed, or not wanted."""
+    return {
+        "revision": written.revision if written else None,
+        "at": written.at if written and written.changed else None,
+        "changed": written is not None and written.changed,
+    }
+
+
 def clock(at_us: int) -> str:
     """A time of Redis's, for people: local, to the millisecond."""
-    moment = datetime.fromtimestamp(at_us / 1e6, tz=UTC).astimezone()
+    try:
+        moment = datetime.fromtimestamp(at_us / 1e6, tz=UTC).astimezone()
+    except (ValueError, OverflowError, OSError):  # another tool's, or too far away for a calendar; `date -d` reads this
+        return f"@{at_us // 1_000_000}"
     return moment.strftime("%Y-%m-%d %H:%M:%S.") + f"{moment.microsecond // 1000:03d}"
 
 
-def _plain(cell: str) -> str:
-    """A cell that cannot break its line, nor be taken for markup or control sequences."""
-    return "".join(c if c.isprintable() else " " for c in cell).replace("[", "\\[" if Console().is_terminal else "[")
+def one_line(text: str) -> str:
+    """Text that somebody else wrote: it cannot break its line, nor speak to the terminal."""
+    return "".join(c if c.isprintable() else " " for c in text)

@@ -12,13 +12,13 @@ MARKDOWN_HEAD = """\
 
 Each is an environment variable, and an option of `flagrelay serve` of the same name (`FLAGRELAY_MAX_STALE` is
 `--max-stale`); the option wins. Those about Redis are options of every command. Several values are separated by spaces
-in a variable, and given as repeated options.
+in a variable, and given as repeated options. A variable that is empty counts as not set.
 
 This page is printed by `flagrelay settings --markdown`; a test fails where it differs.
 """
 
 ENV_FILE_HEAD = """\
-# Settings of flagrelay; what is commented out is the default.
+# Settings of flagrelay; what is commented out is the default, and what is empty counts as not set.
 # Printed by `flagrelay settings --env-file`; a test fails where it differs.
 """
 
@@ -47,8 +47,14 @@ def settings(shape: str | None) -> None:
                         "name": s.name,
                         "variable": s.variable,
                         "option": s.option,
+                        "type": s.type.__name__,
                         "default": s.default,
+                        "group": s.group,
                         "about": s.about,
+                        "unit": s.unit or None,
+                        "least": s.least,
+                        "most": s.most,
+                        "choices": list(s.choices) or None,
                     }
                     for s in table
                 ]
@@ -80,6 +86,6 @@ def as_env_file(table: list[Setting]) -> str:
 
 
 def _about(setting: Setting) -> str:
-    unit = f" ({setting.unit})" if setting.unit else ""
-    bounds = f"; {setting.bounds}" if setting.bounds else ""
+    unit = f", in {setting.unit}" if setting.unit else ""
+    bounds = f" [{setting.bounds}]" if setting.bounds else ""
     return f"{setting.about}{unit}{bounds}"

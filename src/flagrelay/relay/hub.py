@@ -18,6 +18,9 @@ from flagrelay.wire.frame import END, Frame, Framing, goodbye_frame, put_frame, 
 JITTERS = 64
 """How many differently jittered frames are made where every stream should get a time of its own."""
 
+TAILS_BYTES = 16 * 1024 * 1024
+"""The most that is kept of what streams still lack, joined, for others who lack the same."""
+
 ABORT_AFTER = 2.0
 """Seconds that a stream which was told goodbye has to take its last bytes."""
 
@@ -66,6 +69,7 @@ class Hub:
         self._snapshot: Snapshot | None = None
         self._put: Frame | None = None
         self._tails: tuple[dict[int, bytes], dict[int, bytes]] = ({}, {})
+        self._tails_bytes = 0
         self._retries = [retry_frame(ms) for ms in _jittered_ms(retry * 0.5, retry * 1.5)]
         self._retry = retry
         self._pump = Pump(self, heartbeat=heartbeat, delivered=delivered)
@@ -98,8 +102,7 @@ class Hub:
     def _renew(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
         self._put = None
-        for tails in self._tails:
-            tails.clear()
+        self._forget_tails()
 
     def tail(self, position: int, framing: Framing) -> bytes:
         """Everything after a position: the frames where they are held, else the whole flag set."""
@@ -109,8 +112,17 @@ class Hub:
             tail = self.held.after(position, framing)
             if tail is None:
                 tail = self._whole()[framing]
+            # Clients that resume from a thousand revisions would otherwise make us keep a thousand tails.
+            if self._tails_bytes + len(tail) > TAILS_BYTES:
+                self._forget_tails()
             tails[position] = tail
+            self._tails_bytes += len(tail)
         return tail
+
+    def _forget_tails(self) -> None:
+        for tails in self._tails:
+            tails.clear()
+        self._tails_bytes = 0
 
     def _whole(self) -> Frame:
         if self._put is None:

@@ -15,6 +15,7 @@ import structlog
 
 from flagrelay.errors import StoreError, StoreUnavailable
 from flagrelay.flags.change import Change
+from flagrelay.flags.position import Position
 from flagrelay.flags.snapshot import Snapshot
 from flagrelay.relay.backoff import Backoff
 from flagrelay.relay.held import Held
@@ -155,7 +156,7 @@ class Pipeline:
         except (StoreUnavailable, StoreError):
             return True
         deadline = asyncio.get_running_loop().time() + CATCH_UP_WAIT
-        while self.snapshot and self.snapshot.position.revision < theirs.revision:
+        while self.snapshot and _lacks(self.snapshot.position, theirs):
             if asyncio.get_running_loop().time() > deadline:
                 return True
             await asyncio.sleep(0.005)
@@ -168,3 +169,7 @@ class Pipeline:
     def _tell(self, state: SourceState, reason: str) -> None:
         quiet = state in (SourceState.LIVE, SourceState.LOADING)
         (log.info if quiet else log.warning)("source", environment=self.environment, state=state.value, reason=reason)
+
+
+def _lacks(mine: Position, theirs: Position) -> bool:
+    return mine.epoch != theirs.epoch or mine.revision < theirs.revision

@@ -73,7 +73,6 @@ class Relay:
     async def _discover(self) -> None:
         failing = False
         while True:
-            heed_cancellation()
             try:
                 for summary in await list_environments(self._store):
                     self.follow(summary.name)
@@ -82,6 +81,7 @@ class Relay:
                 if not failing:
                     log.warning("cannot look for environments", reason=str(error))
                 failing = True
+            heed_cancellation()
             try:
                 async with asyncio.timeout(self._discover_interval if not failing else 0.5):
                     await self._look.wait()

@@ -19,26 +19,34 @@ class Replica:
         self.metadata: dict[str, Any] = {}
 
     def apply(self, event: Event) -> bool:
-        """Take an event. Returns whether it changed anything.
+        """Take an event. Returns whether it is one that says what flags are; others are passed over.
+
+        A `put` replaces everything, whatever is held: a new stream may begin further back, where Redis lost
+        changes. That ids only grow within one stream is for who reads the stream to see (`sdk.stream`).
 
         Raises:
-            StreamError: a patch that does not follow what is held: something was lost, or came twice.
+            StreamError: a patch that does not follow what is held (something was lost, or came twice), or data that
+                the protocol does not have. What is held stays as it was.
         """
-        if event.type == "put":
-            data = orjson.loads(event.data)
-            self.flags, self.evaluators, self.metadata = data["flags"], data["$evaluators"], data["metadata"]
-        elif event.type == "patch":
-            self._check(event.id)
-            data = orjson.loads(event.data)
-            _merge(self.flags, data["flags"])
-            _merge(self.evaluators, data["$evaluators"])
-            self.metadata = data.get("metadata", self.metadata)
-        else:
+        if event.type not in ("put", "patch"):
             return False
-        self.id = event.id
+        if event.type == "patch":
+            self._check_follows(event.id)
+        try:
+            data = orjson.loads(event.data)
+            flags, evaluators = dict(data["flags"]), dict(data["$evaluators"])
+            metadata = dict(data.get("metadata", self.metadata) if event.type == "patch" else data["metadata"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise StreamError(f"the {event.type} {event.id!r} holds no flag set: {error!r}") from error
+        if event.type == "put":
+            self.flags, self.evaluators = flags, evaluators
+        else:
+            _merge(self.flags, flags)
+            _merge(self.evaluators, evaluators)
+        self.id, self.metadata = event.id, metadata
         return True
 
-    def _check(self, event_id: str) -> None:
+    def _check_follows(self, event_id: str) -> None:
         mine, theirs = parse_event_id(self.id), parse_event_id(event_id)
         if not mine or not theirs or theirs != (mine[0], mine[1] + 1):
             raise StreamError(f"the patch {event_id!r} does not follow {self.id!r}")

@@ -16,6 +16,9 @@ from flagrelay.wire.frame import error_body
 EXTENSION = "flagrelay.handover"
 """The name of the ASGI extension, in a scope's `extensions`."""
 
+LINGER = 1.0
+"""Seconds that a refused client has to read why, and to stop sending."""
+
 Header = tuple[bytes, bytes]
 
 
@@ -47,12 +50,17 @@ class HandoverProtocol(HttpToolsProtocol):
     _read = 0
     _in_head = True
     _too_large = False
+    _refused = False
 
     def data_received(self, data: bytes) -> None:
         """Parse; and count what has come of a head that is not complete yet."""
+        if self._refused:
+            return
+        if not self._in_head:
+            self._read = 0  # what came last was a body, or the end of a head
         self._read += len(data)
         super().data_received(data)
-        if self._in_head and self._read > self._limit and not self.transport.is_closing():
+        if self._in_head and self._read > self._limit and not self._refused:
             self._too_large = True
             self.send_400_response("")
 
@@ -65,7 +73,6 @@ class HandoverProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The head is complete: refuse it where it is too large, whatever piece it came in."""
         self._in_head = False
-        self._read = 0
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if size > self._limit:
             self._too_large = True
@@ -77,7 +84,11 @@ class HandoverProtocol(HttpToolsProtocol):
         return self.config.h11_max_incomplete_event_size or 65536
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is no request, as JSON like every other error, and close."""
+        """Answer what is no request, as JSON like every other error, and close.
+
+        A socket that is closed with bytes unread resets its connection, and the client loses the answer that it
+        has not read: only our side ends at once, and what still comes is taken and dropped for a moment.
+        """
         if self._too_large:
             status, code = b"431 Request Header Fields Too Large", "HEAD_TOO_LARGE"
             msg = f"the request's head is larger than {self._limit} bytes"
@@ -88,12 +99,18 @@ class HandoverProtocol(HttpToolsProtocol):
             b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
             % (status, len(body), body)
         )
-        self.transport.close()
+        self._refused = True
+        if self.cycle is not None:
+            self.cycle.disconnected = True  # a request before it, still under way, has nobody to answer
+            self.cycle.message_event.set()
+        self.transport.write_eof()
+        self.loop.call_later(LINGER, self.transport.close)
 
     def hand_over(self) -> HandedOver | None:
         """Take the connection. None where something else is on it: a body, a pipelined request, its end."""
         cycle = self.cycle
-        if self.pipeline or cycle.more_body or cycle.response_started or self.transport.is_closing():
+        busy = self._refused or self.pipeline or cycle.more_body or cycle.response_started
+        if busy or self.transport.is_closing():
             return None
         cycle.response_started = cycle.response_complete = True
         self.connections.discard(self)

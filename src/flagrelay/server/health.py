@@ -31,8 +31,8 @@ def not_ready(context: Context) -> list[str]:
     if context.relay.draining:
         reasons.append("shutting down")
     if not context.keyring.loaded:
-        reasons.append("access keys: not loaded yet: no answer from Redis")
-    if not context.relay.pipelines:
+        reasons.append(f"access keys: not loaded yet: {context.keyring.reason}")
+    elif not context.relay.pipelines:
         reasons.append("no environment yet: create one with `flagrelay env create NAME`")
     for name, pipeline in context.relay.pipelines.items():
         if not pipeline.hub.loaded:

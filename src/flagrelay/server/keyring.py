@@ -43,6 +43,7 @@ class Keyring:
     ) -> None:
         self.live = False
         self.loaded = False
+        self.reason = "not connected to Redis yet"
         self._keys: Mapping[str, AccessKey] = {}
         self._position: tuple[str, int] | None = None
         self._expired: set[str] = set()
@@ -130,10 +131,7 @@ class Keyring:
             self._changed.clear()
 
     def _lose(self, reason: str) -> None:
-        if self.live or not self.loaded:
+        if self.live or reason != self.reason:
             log.warning("access keys", state="stale" if self.loaded else "unknown", reason=reason)
         self.live = False
-
-    def environments(self) -> set[str]:
-        """The environments that keys are for."""
-        return {key.environment for key in self._keys.values()}
+        self.reason = reason

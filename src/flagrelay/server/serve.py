@@ -31,8 +31,8 @@ def serve(settings: Settings) -> int:
         SettingError: the address cannot be listened on.
     """
     configure_logs(settings.log_level, settings.log_format)
-    raise_descriptor_limit(settings.max_streams)
     listener = bind(settings.host, settings.port)
+    raise_descriptor_limit(settings.max_streams)
     server = RelayServer(settings)
     server.run(sockets=[listener])
     return server.status
@@ -49,11 +49,16 @@ def bind(host: str, port: int) -> socket.socket:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError as error:
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+        except OSError:
+            listener.close()
+            raise
+    except (OSError, UnicodeError) as error:  # a host that cannot be a name is a UnicodeError
+        reason = getattr(error, "strerror", None) or error
         raise SettingError(
-            f"cannot listen on {host} port {port}: {error.strerror}; choose another with --host and --port "
+            f"cannot listen on {host} port {port}: {reason}; choose another with --host and --port "
             f"(FLAGRELAY_HOST, FLAGRELAY_PORT), --port 0 takes a free one"
         ) from error
     return listener
@@ -93,7 +98,6 @@ class RelayServer(uvicorn.Server):
                 proxy_headers=False,
                 backlog=4096,
                 h11_max_incomplete_event_size=settings.max_header_bytes,
-                timeout_graceful_shutdown=max(1, round(settings.drain_timeout)),
             )
         )
 
@@ -138,7 +142,14 @@ class RelayServer(uvicorn.Server):
         context: Context = self._app.state.context
         streams = context.relay.streams
         settings = self._settings
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + settings.drain_timeout
         await context.relay.drain(spread=settings.drain_spread, timeout=settings.drain_timeout)
         log.info("drained", streams=streams)
+        # What the streams left of the time is for the other requests; uvicorn waits for fractions as well.
+        self.config.timeout_graceful_shutdown = max(0.1, deadline - loop.time())  # type: ignore[assignment]
         await super().shutdown(sockets)
+        if self.force_exit:
+            # uvicorn would leave the application running, to be torn down with the event loop.
+            await self.lifespan.shutdown()
         log.info("stopped", status=self.status)

@@ -72,15 +72,16 @@ def open_stream(
         subscriber = Subscriber(hub, transport, framing=framing, key_id=key.id, ends_at=ends_at)
         return subscriber, *hub.join(subscriber, last_event_id, trust_ahead=trust_ahead)
 
-    # HTTP/1.0 has no chunks: its streams are left to the server.
-    if hand_over and request.scope["http_version"] == "1.1":
+    if hand_over:
         handed = hand_over()
         if handed is None:
             raise Refusal(400, "INVALID_REQUEST", "a stream is the last request on its connection")
-        subscriber, resume, start = subscribe(handed.transport, Framing.CHUNKED)
+        # HTTP/1.0 has no chunks: there the end of the connection is the end of the stream.
+        framing = Framing.CHUNKED if request.scope["http_version"] == "1.1" else Framing.PLAIN
+        subscriber, resume, start = subscribe(handed.transport, framing)
         handed.transport.set_write_buffer_limits(high=settings.high_water)
         handed.transport.set_protocol(subscriber)
-        handed.transport.write(_head(handed, resume) + start)
+        handed.transport.write(_head(handed, resume, framing) + start)
         return Silence()
     response_transport = ResponseTransport(settings.high_water)
     subscriber, resume, start = subscribe(response_transport, Framing.PLAIN)
@@ -101,10 +102,7 @@ _HEAD = b"HTTP/1.1 200 OK\r\n%b" % b"".join(
 )
 
 
-def _head(handed: HandedOver, resume: Resume) -> bytes:
+def _head(handed: HandedOver, resume: Resume, framing: Framing) -> bytes:
     server = b"".join(b"%b: %b\r\n" % header for header in handed.headers)
-    return b"%b%bflagrelay-resume: %b\r\ntransfer-encoding: chunked\r\n\r\n" % (
-        _HEAD,
-        server,
-        resume.value.encode(),
-    )
+    end = b"transfer-encoding: chunked" if framing is Framing.CHUNKED else b"connection: close"
+    return b"%b%bflagrelay-resume: %b\r\n%b\r\n\r\n" % (_HEAD, server, resume.value.encode(), end)

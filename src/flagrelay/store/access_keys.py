@@ -70,12 +70,13 @@ async def create_access_key(
     """
     await read_position(store, environment)
     secret = f"fr_{kind}_{secrets.token_urlsafe(32)}"
+    name = name.encode(errors="replace").decode()  # a command line may hold what is no Unicode
     key = AccessKey(secrets.token_hex(6), digest(secret), environment, kind, name, int(time()), expires)
     record = {
         "id": key.id,
         "environment": environment,
         "kind": kind,
-        "name": name,
+        "name": key.name,
         "created": key.created,
         "expires": expires,
     }
@@ -136,6 +137,7 @@ def _access_key(name: str, record: bytes) -> AccessKey | None:
         key = AccessKey(digest=name, **fields)
     except (ValueError, TypeError):
         return None
-    texts = (key.id, key.environment, key.kind, key.name)
-    sound = all(isinstance(text, str) for text in texts) and key.kind in KINDS
-    return key if sound and isinstance(key.expires, int | None) else None
+    texts: tuple[object, ...] = (key.id, key.environment, key.kind, key.name)
+    times: tuple[object, ...] = (key.created, key.created if key.expires is None else key.expires)
+    sound = all(isinstance(text, str) for text in texts) and all(isinstance(moment, int) for moment in times)
+    return key if sound and key.kind in KINDS else None

@@ -18,13 +18,13 @@ async def read_changes(store: Store, environment: str, after: int) -> list[Chang
     """
     changes: list[Change] = []
     while True:
-        last = changes[-1].revision if changes else after
+        following = after + len(changes) + 1
         with store.talking():
-            page = await store.client.xrange(store.keys.changes(environment), min=f"{last + 1}-0", count=PAGE)
-        for entry, fields in page:
+            page = await store.client.xrange(store.keys.changes(environment), min=f"{following}-0", count=PAGE)
+        for revision, (entry, fields) in enumerate(page, following):
             change = _change(environment, entry, fields)
-            if change.revision != (changes[-1].revision if changes else after) + 1:
-                raise ChangelogTrimmed(f'the changelog of environment "{environment}" has no revision {last + 1}')
+            if change.revision != revision:
+                raise ChangelogTrimmed(f'the changelog of environment "{environment}" has no revision {revision}')
             changes.append(change)
         if len(page) < PAGE:
             return changes

@@ -1,18 +1,17 @@
 """A client for an address: plain, TLS, unix socket, Sentinel or Cluster."""
 
-import asyncio
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 from redis.asyncio import Redis, RedisCluster, Sentinel
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisClusterException, RedisError
 
-from flagrelay.errors import SettingError, StoreUnavailable
+from flagrelay.errors import InputError, SettingError, StoreUnavailable
 from flagrelay.store.keyspace import Keyspace
 
 CONNECT_TIMEOUT = 2.0
@@ -20,6 +19,9 @@ CONNECT_TIMEOUT = 2.0
 
 ANSWER_TIMEOUT = 5.0
 """Seconds to answer a command."""
+
+MAX_CONNECTIONS = 10_000
+"""Connections at once, as many as Redis takes by default: every environment that is followed has one of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,7 @@ class RedisAddress:
         cluster: whether the URL names a node of a Redis Cluster.
     """
 
-    url: str
+    url: str = field(repr=False)  # it may hold a password
     sentinels: tuple[str, ...] = ()
     sentinel_master: str = ""
     cluster: bool = False
@@ -42,8 +44,13 @@ class RedisAddress:
         """The address for people: without credentials."""
         if self.sentinels:
             return f"the master {self.sentinel_master!r} of the Sentinels {', '.join(self.sentinels)}"
-        parts = urlsplit(self.url)
-        return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+        scheme, _, rest = self.url.partition("://")
+        place = re.split("[?#]", rest)[0]
+        authority, slash, path = place.partition("/")
+        if "@" in self.url and ("@" not in authority or "@" in path):
+            # The password holds what it should have escaped, and nobody can tell where it ends.
+            return f"{scheme}://…"
+        return f"{scheme}://{authority.rpartition('@')[2]}{slash}{path}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,19 +63,18 @@ class Store:
 
     @contextmanager
     def talking(self) -> Iterator[None]:
-        """Around everything said to Redis: whatever goes wrong is `StoreUnavailable`."""
-        task = asyncio.current_task()
-        cancelled_before = task.cancelling() if task else 0
+        """Around everything said to Redis: whatever goes wrong is `StoreUnavailable`.
+
+        Raises:
+            InputError: a name that cannot be said at all, since it is no Unicode text.
+        """
         try:
             yield
+        except UnicodeEncodeError as error:
+            raise InputError(f"{error.object!r:.100} is no Unicode text; nothing was changed") from error
         except (RedisError, RedisClusterException, OSError) as error:
             reason = str(error) or type(error).__name__
             raise StoreUnavailable(f"Redis at {self.address}: {reason}") from error
-        finally:
-            # redis-py sends with asyncio.wait_for, which before Python 3.12 can swallow a cancellation: the
-            # task would go on for good, and whoever waits for its end would wait for as long.
-            if task and task.cancelling() > cancelled_before:
-                raise asyncio.CancelledError
 
 
 @asynccontextmanager
@@ -80,12 +86,21 @@ async def open_store(address: RedisAddress, *, prefix: str = "flagrelay") -> Asy
     """
     try:
         client = _client(address)
-    except (ValueError, RedisClusterException) as error:
-        raise SettingError(f"the Redis URL is none that redis-py takes: {error}") from error
+    except (ValueError, RedisClusterException):
+        # What redis-py says quotes the part that it does not understand, which may be a part of the password.
+        raise SettingError(
+            f"the Redis URL {address} cannot be used: it is redis://, rediss:// or unix://, with user, password, host, "
+            "port and database number as in redis://user:password@host:6379/0, and what is special in a password is "
+            "percent-encoded"
+        ) from None
     try:
         yield Store(client, Keyspace(prefix), address)
     finally:
         await client.aclose()
+        # redis-py's client of a master leaves open those by which it asked for the master.
+        manager = getattr(getattr(client, "connection_pool", None), "sentinel_manager", None)
+        for sentinel in manager.sentinels if manager else ():
+            await sentinel.aclose()
 
 
 def _client(address: RedisAddress) -> Any:  # noqa: ANN401 - see Store.client
@@ -95,6 +110,7 @@ def _client(address: RedisAddress) -> Any:  # noqa: ANN401 - see Store.client
         "socket_timeout": ANSWER_TIMEOUT,
         "retry": Retry(NoBackoff(), 0),
         "protocol": 2,
+        "max_connections": MAX_CONNECTIONS,
     }
     if address.sentinels:
         return _sentinel_client(address, options)
@@ -109,10 +125,11 @@ def _sentinel_client(address: RedisAddress, options: dict[str, Any]) -> Any:  # 
     hosts = []
     for sentinel in address.sentinels:
         host, _, port = sentinel.rpartition(":")
-        if not host or not port.isdigit():
+        if not host or not port.isdecimal():
             raise SettingError(f"{sentinel!r} is no address of a Sentinel: it takes host:port")
         hosts.append((host, int(port)))
-    connection = Redis.from_url(address.url).connection_pool.connection_kwargs
-    credentials = {name: connection[name] for name in ("db", "username", "password") if connection.get(name)}
-    sentinels = Sentinel(hosts, sentinel_kwargs=dict(options), **credentials, **options)  # type: ignore[no-untyped-call]  # redis-py's
+    given = Redis.from_url(address.url).connection_pool.connection_kwargs
+    names = [name for name in given if name in ("db", "username", "password") or name.startswith("ssl_")]
+    master = {name: given[name] for name in names} | {"ssl": address.url.startswith("rediss:")}
+    sentinels = Sentinel(hosts, sentinel_kwargs=dict(options), **master, **options)  # type: ignore[no-untyped-call]  # redis-py's
     return sentinels.master_for(address.sentinel_master)

@@ -28,12 +28,13 @@ async def create_environment(store: Store, environment: str) -> Position:
         DefinitionError: the name is none for an environment.
     """
     check_environment_name(environment)
+    # A name without an environment is listed nowhere; an environment without its name could not be found.
+    with store.talking():
+        await store.client.sadd(store.keys.environments, environment)
     position = Position(secrets.token_hex(16), 0, secrets.token_hex(8))
     answer = await WRITE.run(store, store.keys.all_of(environment), "create", position.epoch, position.nonce)
     if answer[0] == b"EXISTS":
         raise EnvironmentExists(environment)
-    with store.talking():
-        await store.client.sadd(store.keys.environments, environment)
     return position
 
 
@@ -53,7 +54,7 @@ async def destroy_environment(store: Store, environment: str) -> None:
 async def list_environments(store: Store) -> list[EnvironmentSummary]:
     """Every environment, by name."""
     with store.talking():
-        names = sorted(name.decode() for name in await store.client.smembers(store.keys.environments))
+        names = sorted(name.decode(errors="replace") for name in await store.client.smembers(store.keys.environments))
     summaries = []
     for name in names:
         try:

@@ -1,5 +1,6 @@
 """Reading an environment: the whole state at one revision, single flags, the clock."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,9 +12,13 @@ from flagrelay.flags.change import Definition, Rule
 from flagrelay.flags.position import Position
 from flagrelay.flags.snapshot import Snapshot
 from flagrelay.store.connection import Store
-from flagrelay.store.script import CLOCK
+from flagrelay.store.script import CLOCK, READ
 
 Hash = Mapping[bytes, bytes]
+
+# Both stand in event ids, whoever wrote them; the write script refuses the same.
+_EPOCH = re.compile(rb"[0-9A-Za-z_-]{1,64}")
+_REVISION = re.compile(rb"[0-9]{1,15}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +69,7 @@ async def read_snapshot(store: Store, environment: str) -> Snapshot:
         position,
         flags={key: entry.definition for key, entry in _flags(environment, flags, {}).items()},
         evaluators={name: rule for name, (_, rule) in _evaluators(environment, evaluators).items()},
-        metadata=_json(environment, "metadata", state.get(b"metadata", b"{}")),
+        metadata=_metadata(environment, state),
     )
 
 
@@ -87,7 +92,7 @@ async def read_state(store: Store, environment: str) -> State:
         _whole(environment, state, flags, evaluators),
         flags=_flags(environment, flags, killed),
         evaluators=_evaluators(environment, evaluators),
-        metadata=_json(environment, "metadata", state.get(b"metadata", b"{}")),
+        metadata=_metadata(environment, state),
     )
 
 
@@ -104,11 +109,7 @@ async def read_flag(store: Store, environment: str, key: str) -> FlagEntry:
         EnvironmentMissing: there is no such environment.
     """
     await read_position(store, environment)
-    with store.talking():
-        async with store.client.pipeline(transaction=True) as pipeline:
-            pipeline.hget(store.keys.flags(environment), key)
-            pipeline.hget(store.keys.killed(environment), key)
-            flag, killed = await pipeline.execute()
+    flag, killed = await READ.run(store, [store.keys.flags(environment), store.keys.killed(environment)], key)
     if flag is None:
         raise FlagMissing(environment, key)
     name = key.encode()
@@ -135,50 +136,42 @@ async def read_clock(store: Store, environment: str) -> int:
 
 async def _together(store: Store, *hashes: str) -> list[Hash]:
     """Several hashes, all as of the same moment."""
-    with store.talking():
-        async with store.client.pipeline(transaction=True) as pipeline:
-            for name in hashes:
-                pipeline.hgetall(name)
-            answers: list[Hash] = await pipeline.execute()
-    return answers
+    answers = await READ.run(store, list(hashes))
+    return [dict(zip(answer[::2], answer[1::2], strict=True)) for answer in answers]
 
 
 def _position(environment: str, values: list[bytes | None]) -> Position:
     epoch, revision, nonce = values
     if epoch is None and revision is None and nonce is None:
         raise EnvironmentMissing(environment)
-    if epoch is None or revision is None or nonce is None or not revision.isdigit():
-        raise StoreCorrupt(
-            f'the state of environment "{environment}" in Redis lacks its epoch, revision or nonce: it was damaged '
-            "by something other than flagrelay; restore it, or destroy and create the environment"
-        )
-    return Position(epoch.decode(), int(revision), nonce.decode())
+    if not (epoch and revision and nonce and _EPOCH.fullmatch(epoch) and _REVISION.fullmatch(revision)):
+        raise state_damaged(environment)
+    try:
+        return Position(epoch.decode(), int(revision), nonce.decode())
+    except ValueError as error:
+        raise state_damaged(environment) from error
 
 
 def _whole(environment: str, state: Hash, flags: Hash, evaluators: Hash) -> Position:
     """The position of a state whose flags and evaluators are all there."""
     position = _position(environment, [state.get(name) for name in (b"epoch", b"revision", b"nonce")])
     for what, entries in ((b"flags", flags), (b"evaluators", evaluators)):
-        expected = state.get(what)
-        if expected is not None and int(expected) != len(entries):
-            raise StoreCorrupt(
-                f'environment "{environment}" should have {int(expected)} {what.decode()} in Redis and has '
-                f"{len(entries)}: a key was lost or evicted (maxmemory-policy should be noeviction); "
-                "restore it, or destroy, create and import the environment"
-            )
+        expected = state.get(what, b"%d" % len(entries))
+        if expected != b"%d" % len(entries):
+            raise entries_lost(environment, what, expected, len(entries))
     return position
 
 
 def _flags(environment: str, flags: Hash, killed: Hash) -> dict[str, FlagEntry]:
     entries = {}
     for name, text in flags.items():
-        key = name.decode()
         try:
-            stored = orjson.loads(text)
+            key = name.decode()
+            revision, definition = _entry(text, "flag")
             kill = Kill(**orjson.loads(killed[name])) if name in killed else None
-            entries[key] = FlagEntry(key, stored["revision"], stored["flag"], kill)
+            entries[key] = FlagEntry(key, revision, definition, kill)
         except (ValueError, KeyError, TypeError) as error:
-            raise _unreadable(environment, f'flag "{key}"') from error
+            raise unreadable(environment, f'flag "{name.decode(errors="replace")}"') from error
     return entries
 
 
@@ -186,22 +179,50 @@ def _evaluators(environment: str, evaluators: Hash) -> dict[str, tuple[int, Rule
     entries = {}
     for name, text in evaluators.items():
         try:
-            stored = orjson.loads(text)
-            entries[name.decode()] = (stored["revision"], stored["rule"])
+            entries[name.decode()] = _entry(text, "rule")
         except (ValueError, KeyError, TypeError) as error:
-            raise _unreadable(environment, f'population "{name.decode()}"') from error
+            raise unreadable(environment, f'population "{name.decode(errors="replace")}"') from error
     return entries
 
 
-def _json(environment: str, what: str, text: bytes) -> Any:  # noqa: ANN401 - it is JSON
+def _entry(text: bytes, member: str) -> tuple[int, Any]:
+    stored = orjson.loads(text)
+    revision, held = stored["revision"], stored[member]
+    if type(revision) is not int or not isinstance(held, dict):
+        raise TypeError(f"neither a revision nor an object: {text[:80]!r}")
+    return revision, held
+
+
+def _metadata(environment: str, state: Hash) -> Mapping[str, Any]:
     try:
-        return orjson.loads(text)
+        metadata = orjson.loads(state.get(b"metadata", b"{}"))
     except ValueError as error:
-        raise _unreadable(environment, what) from error
+        raise unreadable(environment, "metadata") from error
+    if not isinstance(metadata, dict):
+        raise unreadable(environment, "metadata")
+    return metadata
 
 
-def _unreadable(environment: str, what: str) -> StoreCorrupt:
+def state_damaged(environment: str) -> StoreCorrupt:
+    """The error where an environment's state does not say where it stands."""
+    return StoreCorrupt(
+        f'the state of environment "{environment}" in Redis lacks its epoch, revision or nonce: it was damaged '
+        "by something other than flagrelay; restore it, or destroy, create and import the environment"
+    )
+
+
+def entries_lost(environment: str, what: bytes, expected: bytes, found: int) -> StoreCorrupt:
+    """The error where an environment has another number of entries than its state says."""
+    return StoreCorrupt(
+        f'environment "{environment}" should have {expected.decode(errors="replace")} {what.decode()} in Redis and has '
+        f"{found}: a key was lost or evicted (maxmemory-policy should be noeviction); "
+        "restore it, or destroy, create and import the environment"
+    )
+
+
+def unreadable(environment: str, what: str) -> StoreCorrupt:
+    """The error where something other than flagrelay wrote what is no entry."""
     return StoreCorrupt(
         f'{what} of environment "{environment}" cannot be read in Redis: it was written by something other than '
-        "flagrelay; put or delete it"
+        "flagrelay; restore it, or destroy, create and import the environment"
     )

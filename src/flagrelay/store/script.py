@@ -38,3 +38,12 @@ WRITE = Script(files(__package__).joinpath("write.lua").read_text(encoding="utf-
 
 CLOCK = Script("return redis.call('TIME')")
 """The clock of the node that holds a key."""
+
+READ = Script("""
+local answers = {}
+for index, name in ipairs(KEYS) do
+  answers[index] = ARGV[1] and redis.call('HGET', name, ARGV[1]) or not ARGV[1] and redis.call('HGETALL', name)
+end
+return answers
+""")
+"""Several hashes as of one moment, whole or one field of each. A full Redis refuses MULTI, even for reading."""

@@ -80,6 +80,7 @@ async def _subscribe(store: Store, channel: str) -> AsyncIterator[Subscription]:
     pubsub = store.client.pubsub()
     try:
         with store.talking():
+            await store.client.initialize()  # a cluster's client must know its nodes before it can choose one
             await pubsub.subscribe(channel)
         subscription = Subscription(store, pubsub)
         await subscription.confirmed()

@@ -60,18 +60,54 @@ local function replaced(text, span, value)
   return string.sub(text, 1, span[1] - 1) .. value .. string.sub(text, span[2] + 1)
 end
 
--- An entry of the flags or evaluators hash: its revision, and the text of what it holds.
+-- The text of an object with one member set: in its place, or added at the end.
+local function with(text, name, value)
+  local parts = members(text)
+  if parts[name] then return replaced(text, parts[name], value) end
+  local close = string.find(text, '}%s*$')
+  return string.sub(text, 1, close - 1) .. (next(parts) and ',' or '') .. quoted(name) .. ':' .. value .. '}'
+end
+
+-- The members of what another tool may have written: none where it is no JSON object.
+local function members_if_sound(text)
+  local sound, value = pcall(cjson.decode, text)
+  return sound and type(value) == 'table' and string.find(text, '^%s*{') and members(text) or {}
+end
+
+-- An entry of the flags or evaluators hash: its revision, and the text of what it holds. Revision 0: there is none.
+-- Revision nil: it cannot be read, since another tool wrote it.
 local function entry(hash, name)
   local text = redis.call('HGET', hash, name)
   if not text then return 0, nil end
-  local parts = members(text)
-  local held = parts.flag or parts.rule
-  return tonumber(string.sub(text, parts.revision[1], parts.revision[2])), string.sub(text, held[1], held[2])
+  local parts = members_if_sound(text)
+  local held = parts[hash == FLAGS and 'flag' or 'rule']
+  local revision = parts.revision and tonumber(string.sub(text, parts.revision[1], parts.revision[2]))
+  if not (revision and held and string.sub(text, held[1], held[1]) == '{') then return nil, text end
+  return revision, string.sub(text, held[1], held[2])
 end
 
 local function position()
   local state = redis.call('HMGET', STATE, 'epoch', 'revision', 'nonce')
   return state[1], tonumber(state[2]), state[3]
+end
+
+-- What contradicts itself in the environment, as an answer; nil where nothing does. A write to what is left of a
+-- wiped Redis would make it look whole.
+local function damage()
+  local state = redis.call('HMGET', STATE, 'epoch', 'revision', 'nonce')
+  for index = 1, 3 do
+    if not state[index] or state[index] == '' then return {'DAMAGED'} end
+  end
+  if #state[1] > 64 or not string.find(state[1], '^[%w_-]+$') then return {'DAMAGED'} end
+  if #state[2] > 15 or not string.find(state[2], '^%d+$') then return {'DAMAGED'} end
+  for what, hash in pairs({flags = FLAGS, evaluators = EVALUATORS}) do
+    local expected, found = redis.call('HGET', STATE, what), redis.call('HLEN', hash)
+    if expected and tonumber(expected) ~= found then return {'DAMAGED', what, expected, found} end
+  end
+  -- Keys of another type stop the script here, before anything is written.
+  redis.call('HLEN', KILLED)
+  redis.call('XLEN', CHANGES)
+  return nil
 end
 
 -- Writes one change. `touched` lists {hash, member of the message, name, text or nil to delete}; `metadata` is the
@@ -113,10 +149,11 @@ end
 -- ARGV: epoch, nonce
 local function create()
   if redis.call('EXISTS', STATE) == 1 then return {'EXISTS'} end
-  -- What a wiped `state` left behind belongs to no history any more.
-  redis.call('DEL', FLAGS, EVALUATORS, KILLED, CHANGES)
+  -- First what may be refused for want of memory; a DEL before it would have Redis let it pass.
   redis.call('HSET', STATE, 'epoch', ARGV[2], 'revision', 0, 'nonce', ARGV[3], 'metadata', '{}',
     'flags', 0, 'evaluators', 0)
+  -- What a wiped `state` left behind belongs to no history any more.
+  redis.call('DEL', FLAGS, EVALUATORS, KILLED, CHANGES)
   return {'CREATED'}
 end
 
@@ -134,6 +171,7 @@ local function change()
     local kind, name, expected, text = unpack(ARGV, index, index + 3)
     local hash = kind == 'flag' and FLAGS or EVALUATORS
     local found, held = entry(hash, name)
+    if expected ~= '' and not found then return {'UNREADABLE', kind, name} end
     if expected ~= '' and tonumber(expected) ~= found then
       return {'CONFLICT', kind, name, expected, found}
     end
@@ -154,42 +192,29 @@ local function pinned(text, variant)
   local parts = members(text)
   local variants = parts.variants and string.sub(text, parts.variants[1], parts.variants[2])
   if not (variants and members(variants)[variant]) then return nil end
-  local values = {state = '"ENABLED"', defaultVariant = quoted(variant), targeting = '{}'}
-  -- From the last member to the first, so that spans stay true.
-  local present = {}
-  for name in pairs(values) do
-    if parts[name] then table.insert(present, name) end
-  end
-  table.sort(present, function(a, b) return parts[a][1] > parts[b][1] end)
-  for _, name in ipairs(present) do text = replaced(text, parts[name], values[name]) end
-  if not parts.defaultVariant then
-    local close = string.find(text, '}%s*$')
-    text = string.sub(text, 1, close - 1) .. ',"defaultVariant":' .. values.defaultVariant .. '}'
-  end
-  return text
+  text = with(with(text, 'state', '"ENABLED"'), 'defaultVariant', quoted(variant))
+  return parts.targeting and with(text, 'targeting', '{}') or text
 end
 
 -- ARGV: nonce, actor (JSON), reason (JSON), flag key, variant or '' for none (DISABLED)
 local function kill()
   local nonce, actor, reason, key, variant = unpack(ARGV, 2, 6)
-  local _, current = entry(FLAGS, key)
+  local held_at, current = entry(FLAGS, key)
   if not current then return {'NO_FLAG'} end
+  if not held_at then return {'UNREADABLE', 'flag', key} end
+  -- Killed before: the first original is the one to return to.
   local kept = redis.call('HGET', KILLED, key)
-  local original = current
-  if kept then
-    -- Killed before: the first original is the one to return to.
-    local parts = members(kept)
-    original = string.sub(kept, parts.original[1], parts.original[2])
-  end
+  local span = kept and members_if_sound(kept).original
+  local original = span and string.sub(kept, span[1], span[2]) or current
   local text
   if variant ~= '' then
     text = pinned(original, variant)
     if not text then return {'NO_VARIANT'} end
   else
-    text = replaced(original, members(original).state, '"DISABLED"')
+    text = with(original, 'state', '"DISABLED"')
   end
   local _, revision = position()
-  if kept and text == current then return {'UNCHANGED', revision, '0'} end
+  if span and text == current then return {'UNCHANGED', revision, '0'} end
   local written = commit(nonce, actor, reason, 'true',
     {{hash = FLAGS, name = key, quoted = quoted(key), text = text}}, '')
   redis.call('HSET', KILLED, key, string.format('{"at":%s,"actor":%s,"reason":%s,"to":%s,"original":%s}',
@@ -203,7 +228,8 @@ local function revive()
   if redis.call('HEXISTS', FLAGS, key) == 0 then return {'NO_FLAG'} end
   local kept = redis.call('HGET', KILLED, key)
   if not kept then return {'NOT_KILLED'} end
-  local span = members(kept).original
+  local span = members_if_sound(kept).original
+  if not span then return {'UNREADABLE', 'kill of flag', key} end
   local written = commit(nonce, actor, reason, 'true',
     {{hash = FLAGS, name = key, quoted = quoted(key), text = string.sub(kept, span[1], span[2])}}, '')
   redis.call('HDEL', KILLED, key)
@@ -222,13 +248,13 @@ local function renew()
   return {'POSITION', epoch, revision, nonce}
 end
 
-local actions = {destroy = destroy, change = change, kill = kill, revive = revive, renew = renew}
+local actions = {change = change, kill = kill, revive = revive, renew = renew}
 
 if ARGV[1] == 'create' then return create() end
 if redis.call('EXISTS', STATE) == 0 then return {'NO_ENVIRONMENT'} end
--- A key of another type stops the script here, before anything is written.
-for _, key in ipairs({FLAGS, EVALUATORS, KILLED}) do redis.call('HLEN', key) end
-redis.call('XLEN', CHANGES)
+if ARGV[1] == 'destroy' then return destroy() end
+local damaged = damage()
+if damaged then return damaged end
 if (ARGV[1] == 'change' or ARGV[1] == 'kill' or ARGV[1] == 'revive')
   and redis.call('HGET', STATE, 'nonce') == ARGV[2] then
   -- The same write, sent again because its answer was lost.

@@ -1,7 +1,7 @@
 """Writing an environment: changes, kills, and their undoing. Every function is one run of one script."""
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,11 @@ from flagrelay.flags.change import Definition, Rule
 from flagrelay.flags.definition import MAX_FLAGS, check_flag, check_metadata, check_population
 from flagrelay.flags.position import Position
 from flagrelay.store.connection import Store
+from flagrelay.store.reading import entries_lost, state_damaged, unreadable
 from flagrelay.store.script import WRITE
+
+Answer = Sequence[Any]
+"""What the write script answers: the name of an outcome, and what belongs to it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +59,7 @@ async def write_change(store: Store, environment: str, draft: Draft) -> Written:
     Raises:
         DefinitionError: a definition, rule or limit is broken.
         Conflict: an entry is not at the revision at which it was read.
+        StoreCorrupt: what Redis holds contradicts itself.
         EnvironmentMissing: there is no such environment; a write never creates one.
         StoreUnavailable: Redis does not answer; the change may have been written.
     """
@@ -66,7 +71,7 @@ async def write_change(store: Store, environment: str, draft: Draft) -> Written:
         text = b"" if rule is None else orjson.dumps(check_population(name, rule))
         arguments += ["population", name, draft.expected_evaluators.get(name, ""), text]
     metadata = b"" if draft.metadata is None else orjson.dumps(check_metadata(draft.metadata))
-    who = (orjson.dumps(draft.actor), orjson.dumps(draft.reason), orjson.dumps(draft.urgent))
+    who = (text_as_json(draft.actor), text_as_json(draft.reason), orjson.dumps(draft.urgent))
     return await _write(store, environment, "", "change", *who, metadata, MAX_FLAGS, *arguments)
 
 
@@ -78,8 +83,11 @@ async def kill_flag(
     Raises:
         FlagMissing: there is no such flag.
         VariantMissing: the flag has no variant `to`.
+        StoreCorrupt: what Redis holds of it is no definition.
     """
-    who = (orjson.dumps(actor), orjson.dumps(reason))
+    if to == "":  # what a shell makes of a variable that is not set; the script takes it for "no variant"
+        raise VariantMissing(environment, key, to)
+    who = (text_as_json(actor), text_as_json(reason))
     return await _write(store, environment, key, "kill", *who, key, to or "", variant=to or "")
 
 
@@ -90,7 +98,7 @@ async def revive_flag(store: Store, environment: str, key: str, *, actor: str = 
         FlagMissing: there is no such flag.
         NotKilled: it is not killed.
     """
-    who = (orjson.dumps(actor), orjson.dumps(reason))
+    who = (text_as_json(actor), text_as_json(reason))
     return await _write(store, environment, key, "revive", *who, key)
 
 
@@ -101,10 +109,14 @@ async def renew_epoch(store: Store, environment: str, seen: Position) -> Positio
         EnvironmentMissing: there is no such environment.
     """
     answer = await WRITE.run(store, store.keys.all_of(environment), "renew", *seen, secrets.token_hex(16))
-    if answer[0] == b"NO_ENVIRONMENT":
-        raise EnvironmentMissing(environment)
+    _refuse(environment, answer)
     _, epoch, revision, nonce = answer
     return Position(epoch.decode(), int(revision), nonce.decode())
+
+
+def text_as_json(text: str) -> bytes:
+    """A person's words as JSON; lone surrogates, as a command line in no UTF-8 leaves them, become question marks."""
+    return orjson.dumps(text.encode(errors="replace").decode())
 
 
 async def _write(
@@ -112,6 +124,7 @@ async def _write(
 ) -> Written:
     nonce = secrets.token_hex(8)
     answer = await WRITE.run(store, store.keys.all_of(environment), action, nonce, *arguments)
+    _refuse(environment, answer)
     match answer:
         case [b"WRITTEN", revision, at]:
             return Written(int(revision), int(at))
@@ -129,5 +142,17 @@ async def _write(
             raise DefinitionError(
                 f'environment "{environment}"', "", f"it would have {flags} flags; the most is {MAX_FLAGS}"
             )
-        case _:
+    raise RuntimeError(f"the write script answered {answer!r:.100}")
+
+
+def _refuse(environment: str, answer: Answer) -> None:
+    """Raise what an answer says is wrong with the environment itself."""
+    match answer:
+        case [b"NO_ENVIRONMENT"]:
             raise EnvironmentMissing(environment)
+        case [b"DAMAGED"]:
+            raise state_damaged(environment)
+        case [b"DAMAGED", what, expected, found]:
+            raise entries_lost(environment, what, expected, found)
+        case [b"UNREADABLE", kind, name]:
+            raise unreadable(environment, f'{kind.decode()} "{name.decode()}"')
