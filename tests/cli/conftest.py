@@ -1,15 +1,12 @@
 """The command line, in front of an empty Redis."""
 
-import os
 import socket
 from collections.abc import Callable
 
 import pytest
-import redis
-from support.cli import Cli
-from support.commands import run
 
 from flagrelay.cli.private_redis import PrivateRedis
+from support.cli import Cli
 
 
 @pytest.fixture
@@ -40,28 +37,3 @@ def production(cli: Cli) -> Cli:
     cli.ok("env", "create", "production")
     cli.environment["FLAGRELAY_ENV"] = "production"
     return cli
-
-
-@pytest.fixture(autouse=True)
-def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No setting of whoever runs the tests."""
-    for name in os.environ:
-        if name.startswith("FLAGRELAY_"):
-            monkeypatch.delenv(name)
-
-
-@pytest.fixture
-def server(redis_server: PrivateRedis, monkeypatch: pytest.MonkeyPatch) -> PrivateRedis:
-    """The run's own Redis, empty, where every command looks for it."""
-    monkeypatch.setenv("FLAGRELAY_REDIS_URL", redis_server.url)
-    with redis.Redis.from_url(redis_server.url) as client:
-        client.flushall()
-    return redis_server
-
-
-@pytest.fixture
-def environment(server: PrivateRedis, monkeypatch: pytest.MonkeyPatch) -> str:
-    """An environment, empty, which every command takes."""
-    run("env", "create", "production").ok()
-    monkeypatch.setenv("FLAGRELAY_ENV", "production")
-    return "production"

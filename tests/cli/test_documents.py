@@ -19,7 +19,26 @@ SCALARS = st.one_of(
     st.floats(allow_nan=False, allow_infinity=False),
     TEXTS,
     st.sampled_from(
-        ["on", "off", "yes", "NO", "~", "null", "1", "1.0", "0x1f", "1e3", "12:30:00", "2026-01-01", "<<", "=", "- a"]
+        [
+            "on",
+            "off",
+            "yes",
+            "NO",
+            "~",
+            "null",
+            "1",
+            "1.0",
+            "0x1f",
+            "1e3",
+            "12:30:00",
+            "2026-01-01",
+            "<<",
+            "=",
+            "- a",
+            "a\x85b",
+            "\u2028",
+            "\u2029 ",
+        ]
     ),
 )
 DOCUMENTS = st.recursive(
@@ -69,6 +88,11 @@ def test_any_bytes_are_a_document_or_an_error_that_names_them(data: bytes) -> No
         ("a: !!python/object/apply:os.system [ls]", "could not determine a constructor"),
         ("a: !tag b", "could not determine a constructor"),
         ("a: 2026-99-99", "not usable as YAML"),
+        ("a: !!bool maybe", "not usable as YAML"),
+        ("a: !!timestamp soon", "not usable as YAML"),
+        ("a: !!int ''", "not usable as YAML"),
+        ("a: !!map [1]", "not usable as YAML"),
+        ("? " * 5000, "nests deeper than 200 levels"),
         ("a: \x01", "not YAML"),
         ("[" * 5000, "nests deeper than 200 levels"),
         ("a: {" * 5000, "nests deeper than 200 levels"),

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from support.cli import FLAG, Cli
 
 TEXT = json.dumps(FLAG)
@@ -70,6 +71,8 @@ def test_a_definition_comes_from_a_file_as_json_or_yaml(production: Cli, tmp_pat
         ('{"state": "ENABLED", "variants": {"on": "' + "x" * 300_000 + '"}}', "the most is 262144"),
         ('{"state": "ENABLED", "variants": {"on": ' + '{"a":' * 40 + "1" + "}" * 40 + "}}", "nests deeper than 32"),
         ("[" * 100_000, "nests deeper than 200"),
+        ('"' + '\\"' * 500_000, "not JSON: Unterminated string"),
+        ("[" * 201 + '"]', "nests deeper than 200"),
         (b"\xff", "not UTF-8, at byte 0"),
     ],
 )
@@ -193,3 +196,24 @@ def test_an_environment_that_does_not_exist_is_never_made_by_the_way(cli: Cli, w
     text = '{"flags": {}}' if "import" in words else TEXT
     assert '"nowhere" does not exist' in cli.refused(*words, "--env", "nowhere", stdin=text)
     assert cli.json("env", "list") == []
+
+
+def test_a_table_at_a_terminal_shows_what_is_there_and_no_markup_of_its_own(production: Cli) -> None:
+    put(production, "[red]x[/red]", {"state": "ENABLED", "variants": {"[b]": 1}, "defaultVariant": "[b]"})
+    table = production.ok("flags", "list", FORCE_COLOR="1", COLUMNS="100")
+    assert "\x1b[1m" in table, "a bold header"
+    assert "\t" not in table
+    assert "[red]x[/red]  ENABLED  number  [b]       [b]      1" in table
+
+
+@pytest.mark.parametrize("columns", ["80", "30"])
+@pytest.mark.parametrize("length", [1, 24, 38, 41, 100, 256])
+def test_a_table_cuts_nothing_off_however_narrow_the_terminal_is(production: Cli, columns: str, length: int) -> None:
+    variants = {f"variant-number-{number}": number for number in range(9)}
+    put(production, "k" * length, {"state": "ENABLED", "variants": variants, "defaultVariant": "variant-number-8"})
+    table = production.ok("flags", "list", FORCE_COLOR="1", COLUMNS=columns)
+    assert "…" not in table
+    cells = "".join(table.replace("\x1b[1m", "").replace("\x1b[0m", "").split())
+    assert cells.count("k") == length
+    if columns == "80" and length <= 38:
+        assert "k" * length in table, "a key that is not very long can be copied"

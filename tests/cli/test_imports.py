@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.cli import FLAG, Cli
 
 import flagrelay.cli
 from flagrelay.cli.imports import plan_import
 from flagrelay.flags.definition import FlagSet
 from flagrelay.flags.position import Position
 from flagrelay.store.reading import FlagEntry, State
+from support.cli import FLAG, Cli
 
 DEMO = Path(flagrelay.cli.__file__).parent / "demo_flags.yaml"
 OTHER = {**FLAG, "defaultVariant": "on"}
@@ -39,7 +39,9 @@ def after(entries: Any, patch: Any) -> dict[str, Any]:
 
 @given(FLAG_SETS, FLAG_SETS, st.booleans())
 def test_a_plan_makes_the_environment_what_the_file_says_and_touches_nothing_else(
-    before: FlagSet, wanted: FlagSet, prune: bool
+    before: FlagSet,
+    wanted: FlagSet,
+    prune: bool,  # noqa: FBT001 - hypothesis gives it by position
 ) -> None:
     plan = plan_import(state_of(before), wanted, prune=prune)
     flags, evaluators = after(before.flags, plan.flags), after(before.evaluators, plan.evaluators)

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from time import time
 
 import pytest
+
 from support.cli import Cli
 
 CREATE = ("keys", "create", "--kind", "server", "--name", "shop")
@@ -59,11 +60,49 @@ def test_a_key_expires_at_a_date(production: Cli) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "soon", "90", "d", "90 d", "-5d", "0d", "2020-01-01", "9" * 400 + "d", "99999999w", "2199-13-01", "1.5d"],
+    [
+        "",
+        "soon",
+        "90",
+        "d",
+        "90 d",
+        "-5d",
+        "0d",
+        "2020-01-01",
+        "9" * 400 + "d",
+        "99999999w",
+        "9999999d",
+        "0001-01-01",
+        "2199-13-01",
+        "1.5d",
+    ],
 )
 def test_a_time_that_is_none_or_over_is_refused(production: Cli, text: str) -> None:
     assert "--expires" in production.misused(*CREATE, f"--expires={text}")
     assert production.json("keys", "list") == []
+
+
+@pytest.mark.parametrize("text", ["9999-12-31T23:59:59-12:00", "9999-12-31T23:59:59+12:00", "2900000d"])
+def test_a_key_that_outlives_the_calendar_is_still_listed(production: Cli, text: str) -> None:
+    expires = production.json(*CREATE, "--expires", text)["expires"]
+    assert expires > 250_000_000_000
+    assert production.json("keys", "list")[0]["expires"] == expires
+    assert production.ok("keys", "list").splitlines()[1].rpartition("\t")[2] in (f"@{expires}", _local(expires))
+
+
+def _local(seconds: int) -> str:
+    try:
+        return datetime.fromtimestamp(seconds, tz=UTC).astimezone().strftime("%Y-%m-%d %H:%M")
+    except (ValueError, OverflowError):
+        return ""
+
+
+def test_what_somebody_called_a_key_cannot_speak_to_the_terminal(production: Cli) -> None:
+    key = production.json("keys", "create", "--kind", "server", "--name", "a\x1b[31m\nb")
+    assert production.ok("keys", "list").splitlines()[1].split("\t")[3] == "a [31m b"
+    assert (
+        production.ok("keys", "revoke", key["id"]) == f'key {key["id"]} ("a [31m b", server, production) is revoked\n'
+    )
 
 
 def test_an_expired_key_is_listed_as_such(production: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """The entry point: how commands are found, helped and ended."""
 
+import json
 import os
 import shlex
 import signal
@@ -11,10 +12,11 @@ from pathlib import Path
 
 import click
 import pytest
-from support.cli import Cli
 
 from flagrelay import __version__
 from flagrelay.cli.main import COMMANDS, cli
+from flagrelay.cli.private_redis import private_redis
+from support.cli import Cli
 
 
 def commands(group: click.Group = cli, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
@@ -61,14 +63,21 @@ def test_every_command_has_help_with_an_example_that_its_options_allow(words: tu
     cli.ok(*example[1:], "--help")
 
 
+@pytest.mark.parametrize("group", ["", "env", "flags", "keys"])
+def test_every_group_of_commands_has_an_example_too(group: str, cli: Cli) -> None:
+    example = cli.ok(*group.split(), "--help").rpartition("Example: ")[2]
+    cli.ok(*shlex.split(example)[1:], "--help")
+
+
 @pytest.mark.parametrize("words", ALL, ids=" ".join)
 def test_every_option_has_help_and_an_environment_variable(words: tuple[str, ...]) -> None:
     for option in ALL[words].params:
         if isinstance(option, click.Option):
             assert option.help, option.name
-            assert option.envvar or option.allow_from_autoenv, option.name
-            if option.envvar:
-                assert option.show_envvar, option.name
+            assert option.show_envvar, option.name
+            own = "_".join(("FLAGRELAY", *words, *option.opts[0].removeprefix("--").split("-"))).upper()
+            shared = "FLAGRELAY" + own.removeprefix("_".join(("FLAGRELAY", *words)).upper())
+            assert option.envvar in (own, shared), "named like the option, and not like a parameter of ours"
 
 
 def test_an_option_without_a_setting_is_named_after_its_command(production: Cli) -> None:
@@ -77,6 +86,9 @@ def test_an_option_without_a_setting_is_named_after_its_command(production: Cli)
     )
     assert created["name"] == "shop"
     assert created["expires"]
+    assert json.loads(production.ok("keys", "list", FLAGRELAY_KEYS_LIST_JSON="1"))[0]["name"] == "shop"
+    assert production.ok("keys", "list", FLAGRELAY_KEYS_LIST_JSON="0").startswith("ID\t")
+    production.ok("env", "destroy", "production", FLAGRELAY_ENV_DESTROY_YES="true")
 
 
 def test_the_version_stands_in_one_place(cli: Cli) -> None:
@@ -101,6 +113,17 @@ def test_a_redis_that_does_not_answer_is_one_line_without_the_password(cli: Cli)
     assert "swordfish" not in line
     for url in ("nonsense", "http://127.0.0.1", "redis://:swordfish@h:port"):
         assert "swordfish" not in cli.refused("env", "list", "--redis-url", url)
+
+
+def test_a_wrong_password_is_one_line_that_does_not_show_it(cli: Cli) -> None:
+    with private_redis("--requirepass", "sesame") as server:
+        for url in (server.url, server.url.replace("unix://", "unix://:swordfish@")):
+            for words in (("env", "list"), ("env", "create", "x"), ("keys", "list")):
+                line = cli.refused(*words, "--redis-url", url)
+                assert str(server.folder) in line
+                assert "swordfish" not in line
+                assert "sesame" not in line
+        assert cli.json("env", "list", "--redis-url", server.url.replace("unix://", "unix://:sesame@")) == []
 
 
 def test_what_somebody_wrote_cannot_speak_to_the_terminal(production: Cli) -> None:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import click
 import pytest
-from support.cli import Cli
 
 from flagrelay.cli.options import METAVARS, REDIS
 from flagrelay.cli.serve import serve
 from flagrelay.settings import Settings, settings_from_environment, settings_table
+from support.cli import Cli
 
 ROOT = Path(__file__).parents[2]
 TABLE = list(settings_table())

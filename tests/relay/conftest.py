@@ -7,7 +7,11 @@ import pytest
 import uvloop
 
 ON_UVLOOP = {"test_source.py", "test_pipeline.py", "test_relay.py"}
-ON_BOTH = {"test_channel.py", "test_it_ends_when_it_is_cancelled_whatever_it_is_doing"}
+ON_BOTH = {
+    "test_channel.py",
+    "test_it_ends_when_it_is_cancelled_whatever_it_is_doing",
+    "test_connections_that_break_at_any_moment_end_nothing",
+}
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:

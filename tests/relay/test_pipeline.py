@@ -10,6 +10,7 @@ from typing import Any, Self
 import pytest
 
 from flagrelay.flags.position import Position
+from flagrelay.flags.snapshot import Snapshot
 from flagrelay.relay import pipeline as pipeline_module
 from flagrelay.relay import source as source_module
 from flagrelay.relay.hub import Resume
@@ -388,3 +389,25 @@ async def test_it_ends_when_it_is_cancelled_whatever_it_is_doing(redis: Store, m
     async with Running(redis, verify_interval=0.001, heartbeat_interval=0.001):
         await put(redis)
         await asyncio.sleep(moment)  # the moment is the test's point
+
+
+async def test_what_is_wrong_is_logged_once_however_often_it_is_tried_again(
+    store: Store, logged: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reasons = []
+    pipeline = Pipeline(store, ENVIRONMENT, PipelineOptions(backoff_min=0.001, backoff_max=0.002))
+
+    async def counted(store: Store, environment: str) -> Snapshot:
+        reasons.append(pipeline.source.reason)
+        return await read_snapshot(store, environment)
+
+    monkeypatch.setattr(source_module, "read_snapshot", counted)
+    task = asyncio.create_task(pipeline.run())
+    await until(lambda: len(reasons) > 20, "it has tried many times")
+    assert all("does not exist" in reason for reason in reasons[1:]), "also while it tries"
+    assert [entry["state"] for entry in logged] == ["connecting"]
+    await create_environment(store, ENVIRONMENT)
+    await until(lambda: pipeline.live, "it is live")
+    assert [entry["state"] for entry in logged] == ["connecting", "live"]
+    task.cancel()
+    await asyncio.wait([task])

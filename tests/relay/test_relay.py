@@ -15,7 +15,7 @@ from flagrelay.relay.pipeline import PipelineOptions
 from flagrelay.relay.relay import Relay
 from flagrelay.relay.subscriber import Subscriber
 from flagrelay.store.connection import RedisAddress, Store, open_store
-from flagrelay.store.environments import EnvironmentSummary, create_environment, destroy_environment
+from flagrelay.store.environments import EnvironmentSummary, create_environment, destroy_environment, list_environments
 from flagrelay.wire.frame import Framing
 from support.fakes import FakeTransport
 from support.sources import NEVER, end, no_tracebacks, put, until
@@ -110,6 +110,24 @@ async def test_a_hint_makes_it_look_at_once(store: Store) -> None:
             running.relay.look()
             await running.finds(name)
         await running.follows("production", "one", "two")
+
+
+async def test_a_hint_makes_it_look_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = 0
+
+    async def counted(store: Store) -> list[EnvironmentSummary]:
+        nonlocal looks
+        looks += 1
+        return await list_environments(store)
+
+    monkeypatch.setattr(relay_module, "list_environments", counted)
+    async with Running(store, discover_interval=NEVER) as running:
+        await until(lambda: looks == 1, "the first look")
+        running.relay.look()
+        await until(lambda: looks == 2, "another look")
+        for _ in range(10):
+            await store.client.ping()  # the time that further looks would take
+        assert looks == 2
 
 
 async def test_an_environment_that_is_destroyed_goes_on_being_served_as_it_was(store: Store) -> None:

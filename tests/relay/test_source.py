@@ -257,6 +257,19 @@ async def test_a_trimmed_changelog_means_a_whole_reload(redis: Store, hands: Han
         assert len({snapshot.position.epoch for snapshot in followed.loads}) == 1, "the history goes on"
 
 
+async def test_a_changelog_that_is_gone_means_a_whole_reload(redis: Store, hands: Hands) -> None:
+    async with Followed(redis) as followed:
+        await followed.live()
+        hands.pass_on = lambda _data: []
+        # One step, so that no comparison comes between.
+        async with redis.client.pipeline(transaction=True) as pipe:
+            pipe.hset(redis.keys.state(ENVIRONMENT), mapping={"revision": 7, "nonce": "seventh"})
+            pipe.delete(redis.keys.changes(ENVIRONMENT))
+            await pipe.execute()
+        await followed.live(7)
+        assert followed.stats.reloads == {"start": 1, "trimmed": 1}
+
+
 async def test_a_lost_last_message_is_repaired_within_the_interval(redis: Store, hands: Hands) -> None:
     hands.pass_on = lambda _data: []
     async with Followed(redis, verify_interval=0.1) as followed:
@@ -486,6 +499,41 @@ async def test_a_redis_that_falls_back_twice_to_the_same_copy_never_repeats_an_e
             await followed.live(11)
             assert f"again-{times}" in followed.held.flags
             assert f"again-{times - 1}" not in followed.held.flags
+
+
+async def test_an_epoch_that_was_left_for_another_is_never_returned_to(redis: Store) -> None:
+    async with Followed(redis) as followed:
+        copy, _ = await written_copy(redis, followed)
+        await destroy_environment(redis, ENVIRONMENT)
+        await create_environment(redis, ENVIRONMENT)
+        await followed.epochs(2)
+        await put_back(redis, copy)
+        await followed.epochs(3)
+        await followed.same_as_redis()
+        assert followed.held.flags.keys() == {f"flag-{number}" for number in range(1, 11)}
+
+
+async def test_a_redis_that_falls_back_while_it_is_being_read_is_noticed(
+    redis: Store, hands: Hands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Followed(redis, verify_interval=NEVER) as followed:
+        copy, lost = await written_copy(redis, followed)
+
+        async def falls_back_first(store: Store, environment: str) -> Snapshot:
+            monkeypatch.setattr(source_module, "read_snapshot", read_snapshot)
+            await put_back(redis, copy)
+            return await read_snapshot(store, environment)
+
+        hands.pass_on = lambda _data: []
+        await put(redis, "missed")
+        await redis.client.xtrim(redis.keys.changes(ENVIRONMENT), maxlen=0, approximate=False)
+        monkeypatch.setattr(source_module, "read_snapshot", falls_back_first)
+        hands.pass_on = lambda data: [data]
+        await put(redis, "heard")
+        await followed.epochs(2)
+        await followed.same_as_redis()
+        assert followed.held.position.revision == 10
+        assert followed.held.position.epoch != lost.position.epoch
 
 
 @pytest.mark.parametrize("pause", [0.0, 0.002])
@@ -847,6 +895,7 @@ async def test_nothing_is_lost_or_doubled_by_concurrent_writers_and_random_kills
     rng = random.Random(20)
     hands.pass_on = lambda data: [] if rng.random() < 0.02 else [data]
     changes_each, writers = 800, 4
+    written = asyncio.Event()
 
     async def write(number: int) -> None:
         own = random.Random(number)
@@ -860,9 +909,11 @@ async def test_nothing_is_lost_or_doubled_by_concurrent_writers_and_random_kills
             await write_change(redis, ENVIRONMENT, draft)
 
     async def kill() -> None:
-        while True:
-            await asyncio.sleep(rng.uniform(0.0, 0.1))
+        while not written.is_set():
             await redis.client.client_kill_filter(_type="pubsub")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(rng.uniform(0.0, 0.1)):
+                    await written.wait()
 
     followed = [Followed(redis, longest_wait=0.02) for _ in range(2)]
     async with followed[0], followed[1]:
@@ -870,7 +921,8 @@ async def test_nothing_is_lost_or_doubled_by_concurrent_writers_and_random_kills
         async with asyncio.TaskGroup() as tasks:
             for number in range(writers):
                 tasks.create_task(write(number))
-        killer.cancel()
+        written.set()
+        await killer
         for each in followed:
             await each.live(changes_each * writers)
             assert each.held == await read_snapshot(redis, ENVIRONMENT)
@@ -886,9 +938,9 @@ async def test_nothing_is_lost_or_doubled_by_concurrent_writers_and_random_kills
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Answers are not waited for as long as in life."""
-    monkeypatch.setattr(connection, "CONNECT_TIMEOUT", 0.3)
-    monkeypatch.setattr(connection, "ANSWER_TIMEOUT", 0.3)
-    monkeypatch.setattr(subscription, "ANSWER_TIMEOUT", 0.3)
+    monkeypatch.setattr(connection, "CONNECT_TIMEOUT", 0.5)
+    monkeypatch.setattr(connection, "ANSWER_TIMEOUT", 0.5)
+    monkeypatch.setattr(subscription, "ANSWER_TIMEOUT", 0.5)
 
 
 class Far:
@@ -912,7 +964,7 @@ class Far:
 
 
 @pytest.fixture
-async def far(impatient: None, tmp_path: Path) -> AsyncIterator[Far]:
+async def far(tmp_path: Path) -> AsyncIterator[Far]:
     with private_redis(folder=tmp_path) as server:
         async with (
             Wire(tmp_path / "wire.sock", tmp_path / "redis.sock") as wire,
@@ -1039,6 +1091,7 @@ async def test_a_replica_that_lags_is_followed_back_once_it_is_promoted(
             await followed.live(2)
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_a_paused_redis_makes_it_stale_and_a_resumed_one_live(far: Far) -> None:
     async with far.store() as store:
         await put(store)
@@ -1057,6 +1110,7 @@ async def test_a_paused_redis_makes_it_stale_and_a_resumed_one_live(far: Far) ->
             assert followed.stats.reloads == {"start": 1}
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_a_subscription_that_died_without_a_word_is_noticed_by_its_silence(far: Far) -> None:
     async with far.store() as store, Followed(far.relay, verify_interval=0.02) as followed:
         await followed.live(0)
@@ -1072,6 +1126,7 @@ async def test_a_subscription_that_died_without_a_word_is_noticed_by_its_silence
         assert followed.stats.reloads == {"start": 1}
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_a_network_that_carries_nothing_makes_it_stale_until_it_does(far: Far) -> None:
     async with far.store() as store, Followed(far.relay) as followed:
         await followed.live(0)
@@ -1141,6 +1196,21 @@ async def test_wrong_credentials_are_told_without_being_shown(far: Far) -> None:
             assert "hunter2" not in followed.source.reason
             await store.client.execute_command("ACL", "SETUSER", "relay", ">hunter2")
             await followed.live(0)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_connections_that_break_at_any_moment_end_nothing(far: Far, seed: int) -> None:
+    rng = random.Random(seed)
+    followed = [Followed(far.relay, verify_interval=0.001, longest_wait=0.01) for _ in range(3)]
+    async with far.store() as store, followed[0], followed[1], followed[2]:
+        for number in range(1, 151):
+            await put(store, f"flag-{number % 5}", number)
+            await asyncio.sleep(rng.uniform(0.0, 0.004))  # the moment is the test's point
+            far.wire.cut()
+        for each in followed:
+            await each.live(150)
+            await each.same_as_redis(store)
+            assert each.stats.reloads == {"start": 1}
 
 
 # -- the clock ----------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from flagrelay.cli.private_redis import PrivateRedis, private_redis
 from flagrelay.flags.snapshot import Snapshot
 from flagrelay.store.connection import RedisAddress, Store, open_store
 from flagrelay.store.environments import create_environment
-from support.stores import ENVIRONMENT
+from support.stores import ENVIRONMENT, debuggable
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -31,7 +31,7 @@ async def empty(store: Store) -> Snapshot:
 @pytest.fixture
 def doomed_server() -> Iterator[PrivateRedis]:
     """A server that a test may pause, fill or kill."""
-    with private_redis() as server:
+    with private_redis(*debuggable()) as server:
         yield server
 
 

@@ -96,6 +96,9 @@ async def test_an_address_is_shown_without_credentials(url: str, shown: str) -> 
         f"redis://localhost:{SECRET}",
         "redis://localhost:99999",
         f"redis://:{SECRET}@localhost?socket_timeout=soon",
+        f"redis://:{SECRET}@localhost?no_such_option=1",
+        f"redis://:{SECRET}@localhost?retry=3",
+        f"redis://:{SECRET}@localhost?decode_responses=true",
     ],
 )
 async def test_a_url_that_is_none_is_a_wrong_setting_and_quotes_no_password(url: str) -> None:

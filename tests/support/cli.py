@@ -56,13 +56,13 @@ class Cli:
         texts = []
         for stream in (out, err):
             stream.flush()
-            texts.append(stream.buffer.getvalue().decode())  # type: ignore[attr-defined]  # it is the BytesIO from above
+            texts.append(stream.buffer.getvalue().decode())
         assert isinstance(status, int)
         return Outcome(status, *texts)
 
     def ok(self, *words: str, stdin: str | bytes = "", **variables: str) -> str:
         """What a command prints that succeeds."""
-        outcome = self.run(*words, stdin=stdin, **variables)
+        outcome = self.run(*words, stdin=stdin, terminal=False, **variables)
         assert outcome.status == 0, outcome
         return outcome.out
 
@@ -72,7 +72,7 @@ class Cli:
 
     def refused(self, *words: str, stdin: str | bytes = "", **variables: str) -> str:
         """The one line in which a command says why it failed."""
-        outcome = self.run(*words, stdin=stdin, **variables)
+        outcome = self.run(*words, stdin=stdin, terminal=False, **variables)
         assert (outcome.status, outcome.out) == (1, ""), outcome
         assert outcome.err.startswith("error: ")
         assert outcome.err.count("\n") == 1
@@ -81,7 +81,7 @@ class Cli:
 
     def misused(self, *words: str, stdin: str | bytes = "", **variables: str) -> str:
         """What a command says that was called wrongly."""
-        outcome = self.run(*words, stdin=stdin, **variables)
+        outcome = self.run(*words, stdin=stdin, terminal=False, **variables)
         assert (outcome.status, outcome.out) == (2, ""), outcome
         assert outcome.err.startswith("Usage: flagrelay")
         return outcome.err

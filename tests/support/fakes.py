@@ -9,7 +9,8 @@ from flagrelay.relay.subscriber import Subscriber
 class FakeTransport:
     """A transport whose client reads when it is told to.
 
-    It keeps asyncio's promises: `pause_writing` once it holds more than `high_water`, `resume_writing` when it has drained.
+    It keeps asyncio's promises: `pause_writing` once it holds more than `high_water`, `resume_writing` when it has
+    drained.
     """
 
     def __init__(self, high_water: int = 0) -> None:

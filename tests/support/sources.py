@@ -137,7 +137,7 @@ class Followed:
         assert (self._at, state) in MOVES
         assert reason
         assert "\n" not in reason
-        for unreadable in ("Traceback", "Error(", "object at 0x", "None"):
+        for unreadable in ("Traceback", "Error(", " 0x", "None"):
             assert unreadable not in reason
         self._at = state
         self.states.append((state, reason))

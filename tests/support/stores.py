@@ -1,18 +1,29 @@
 """What the store's tests share: an environment to write to, its history, and everything that a Redis holds."""
 
 import asyncio
+import re
 import socket
+import subprocess
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import orjson
 
+from flagrelay.cli.private_redis import find_server
 from flagrelay.flags.snapshot import Snapshot
 from flagrelay.store.changelog import read_changes
 from flagrelay.store.connection import Store
 from flagrelay.store.writing import Draft, Written, write_change
 
 ENVIRONMENT = "production"
+
+
+def debuggable() -> list[str]:
+    """What a server must be told so that DEBUG works: since Redis 7 it is off, before that it always was on."""
+    version = subprocess.run([find_server(), "--version"], capture_output=True, text=True, check=True).stdout
+    major = re.search(r"v=(\d+)", version)
+    return ["--enable-debug-command", "yes"] if major and int(major[1]) >= 7 else []
 
 
 def flag(number: int = 0, **members: Any) -> dict[str, Any]:
@@ -75,3 +86,13 @@ def free_ports(count: int) -> list[int]:
     finally:
         for each in held:
             each.close()
+
+
+def cluster_port() -> int:
+    """A free port whose port for the cluster's own bus is free, too: that is 10,000 above it."""
+    for _ in range(100):
+        [port] = free_ports(1)
+        if port <= 55_535:
+            with suppress(OSError), socket.create_server(("127.0.0.1", port + 10_000)):
+                return port
+    raise RuntimeError("no port for a cluster")

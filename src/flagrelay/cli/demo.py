@@ -6,10 +6,11 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import click
@@ -65,22 +66,50 @@ def demo(streams: int, seconds: int | None) -> None:
             redis = stack.enter_context(private_redis())
             url = stack.enter_context(_relay(redis))
         console.print(f"Redis: a private server at {redis.url}\nrelay: {url}")
-        asyncio.run(_show(console, redis, url, streams, ends_at))
+        asyncio.run(_in_order(_show(console, redis, url, streams, ends_at)))
     console.print("Stopped. The relay, Redis and their files are gone.")
+
+
+TERMINATED = 128 + signal.SIGTERM
+"""Exit status after SIGTERM, as shells have it."""
 
 
 @contextmanager
 def _terminable() -> Iterator[None]:
     """SIGTERM ends the demo in order, as Ctrl-C does."""
 
-    def end(number: int, _frame: object) -> None:
-        sys.exit(128 + number)
+    def end(_number: int, _frame: object) -> None:
+        sys.exit(TERMINATED)
 
     before = signal.signal(signal.SIGTERM, end)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+async def _in_order(work: Coroutine[Any, Any, None]) -> None:
+    """SIGTERM while the event loop runs: an exception out of a signal's handler could hit the loop itself."""
+    loop = asyncio.get_running_loop()
+    task = asyncio.create_task(work)
+    terminated = asyncio.Event()
+
+    def end() -> None:
+        terminated.set()
+        task.cancel()
+
+    outside = signal.getsignal(signal.SIGTERM)
+    loop.add_signal_handler(signal.SIGTERM, end)
+    try:
+        await task
+    except asyncio.CancelledError:
+        if not terminated.is_set():
+            raise
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)
+        signal.signal(signal.SIGTERM, outside)
+    if terminated.is_set():
+        sys.exit(TERMINATED)
 
 
 @contextmanager
@@ -102,7 +131,7 @@ async def _show(console: Console, redis: PrivateRedis, url: str, streams: int, e
     async with open_store(RedisAddress(redis.url)) as store:
         position = await create_environment(store, ENVIRONMENT)
         key = await _load(store)
-        await _ready(url)
+        await _ready(url, key)
         async with _streams(console, url, key, streams) as heard:
             written = await kill_flag(store, ENVIRONMENT, VICTIM, actor="demo", reason="error rate is up")
             arrivals = await heard.arrivals(format_event_id(position.epoch, written.revision), written.at)
@@ -124,16 +153,16 @@ async def _load(store: Store) -> str:
     return secret
 
 
-async def _ready(url: str) -> None:
-    """Wait until the relay has loaded everything."""
+async def _ready(url: str, key: str) -> None:
+    """Wait until the relay has the flags and knows the key; it may be ready, by its own account, before both."""
     deadline = time.monotonic() + READY_TIMEOUT
-    async with aiohttp.ClientSession() as session:
+    async with aiohttp.ClientSession(headers={"authorization": f"Bearer {key}"}) as session:
         while True:
             try:
-                async with session.get(f"{url}/readyz") as response:
-                    if response.ok:
-                        return
+                async with session.get(f"{url}/v1/flags") as response:
                     reason = (await response.text()).strip()
+                    if response.ok and VICTIM in reason:
+                        return
             except aiohttp.ClientError as error:
                 reason = str(error)
             if time.monotonic() > deadline:

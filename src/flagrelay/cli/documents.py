@@ -51,9 +51,21 @@ def read_document(path: str, document_format: str | None) -> object:
 def write_document(document: Any, document_format: str) -> str:
     """A document as text, with a line break at its end."""
     if document_format == "yaml":
-        text: str = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+        text: str = yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
         return text
     return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE).decode()
+
+
+class _Dumper(yaml.SafeDumper):
+    """PyYAML's safe dumper, which by itself writes some line breaks so that they are read back as a space."""
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    quoted = '"' if any(c in text for c in "\x85\u2028\u2029") else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=quoted)
+
+
+_Dumper.add_representer(str, _represent_text)
 
 
 class _Loader(yaml.SafeLoader):

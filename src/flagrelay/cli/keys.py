@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from flagrelay.cli.options import checked_text, env_option, json_option, redis_options, with_store
-from flagrelay.cli.output import clock, print_json, print_table
+from flagrelay.cli.output import clock, one_line, print_json, print_table
 from flagrelay.store.access_keys import (
     KINDS,
     AccessKey,
@@ -85,7 +85,7 @@ def create(
         print_json({**_shown(key), "key": secret})
         return
     click.echo(secret)
-    click.echo(f'This is key {key.id} ("{name}", {kind}, {environment}); it is not shown again.', err=True)
+    click.echo(one_line(f'This is key {key.id} ("{name}", {kind}, {environment}); it is not shown again.'), err=True)
 
 
 @keys.command("list", epilog="Example: flagrelay keys list --env production")
@@ -112,7 +112,7 @@ def revoke(key_id: str, as_json: bool, **redis: Any) -> None:
     if as_json:
         print_json({**_shown(key), "revoked": True})
     else:
-        click.echo(f'key {key.id} ("{key.name}", {key.kind}, {key.environment}) is revoked')
+        click.echo(one_line(f'key {key.id} ("{key.name}", {key.kind}, {key.environment}) is revoked'))
 
 
 def _shown(key: AccessKey) -> dict[str, Any]:

@@ -25,7 +25,11 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty:
     if not lines:
         click.echo(empty, err=True)
     elif console.is_terminal:
-        table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for index, column in enumerate(columns):
+            # Where it is narrow, what one copies (a key, a name) stays whole if it can, and nothing is cut off.
+            short = all(len(row[index]) <= console.width // 2 for row in lines)
+            table.add_column(column, no_wrap=index == 0 and short, overflow="fold")
         for row in lines:
             table.add_row(*map(Text, row))
         console.print(table)

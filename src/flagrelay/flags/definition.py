@@ -171,7 +171,8 @@ def _refuse_constant(subject: str) -> Callable[[str], object]:
 
 def _check_nesting(subject: str, text: str) -> None:
     depth = 0
-    for found in re.finditer(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', text, re.DOTALL):
+    # A string without an end is one too, and nothing is tried twice: or a file of many `\"` would take hours.
+    for found in re.finditer(r'"(?:[^"\\]|\\.)*+"?|[\[{]|[\]}]', text, re.DOTALL):
         if found[0] in "[{":
             depth += 1
         elif found[0] in "]}":

@@ -90,6 +90,7 @@ class Pipeline:
         )
         self._store = store
         self._options = options
+        self._told = self.source.reason
 
     def change(self, change: Change, snapshot: Snapshot) -> None:
         """The next change, in order: encode once, hand the same bytes to every stream."""
@@ -167,6 +168,10 @@ class Pipeline:
         return heartbeat_frame(revision=revision, live=self.live, age_ms=max(0, round(self.age * 1000)))
 
     def _tell(self, state: SourceState, reason: str) -> None:
+        """Log what is news: while Redis is away, or lacks the environment, it is tried again and again."""
+        if reason == self._told:
+            return
+        self._told = reason
         quiet = state in (SourceState.LIVE, SourceState.LOADING)
         (log.info if quiet else log.warning)("source", environment=self.environment, state=state.value, reason=reason)
 

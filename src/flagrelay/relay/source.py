@@ -96,7 +96,7 @@ class Source:
 
     async def _settle(self) -> None:
         """From LOADING to LIVE: by the changes that we lack, or whole."""
-        self._move(SourceEvent.SUBSCRIBED, "subscribed")
+        self._move(SourceEvent.SUBSCRIBED, self.reason)  # until it is loaded, what was wrong last still is
         why = await self._repair() if self.snapshot else "start"
         if why:
             await self._load(why)

@@ -17,9 +17,12 @@ from flagrelay.store.script import Script
 KINDS = ("server", "client", "admin")
 
 # The hash has two fields beside the digests, `epoch` and `revision`, so that it outlives its last key: a key that
-# was revoked must differ from a Redis that was wiped.
+# was revoked must differ from a Redis that was wiped. The right to publish is asked for first, as in write.lua.
 _WRITE = Script("""
 local digest, record, epoch = ARGV[1], ARGV[2], ARGV[3]
+if redis.acl_check_cmd and not redis.acl_check_cmd('PUBLISH', KEYS[1], '') then
+  return redis.error_reply('NOPERM this user has no permission to PUBLISH ' .. KEYS[1] .. '; nothing was changed')
+end
 if record ~= '' then
   redis.call('HSET', KEYS[1], digest, record)
 elseif redis.call('HDEL', KEYS[1], digest) == 0 then

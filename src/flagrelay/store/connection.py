@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 from redis.asyncio import Redis, RedisCluster, Sentinel
 from redis.asyncio.retry import Retry
@@ -72,8 +73,11 @@ class Store:
             yield
         except UnicodeEncodeError as error:
             raise InputError(f"{error.object!r:.100} is no Unicode text; nothing was changed") from error
-        except (RedisError, RedisClusterException, OSError) as error:
-            reason = str(error) or type(error).__name__
+        except (RedisError, RedisClusterException, OSError, RuntimeError) as error:
+            # A RuntimeError is uvloop's, on writing to a connection that was lost a moment ago; redis-py may have wrapped
+            # it, and what it says is an address in memory.
+            lost = isinstance(error, RuntimeError) or "handler is closed" in str(error)
+            reason = "the connection was lost" if lost else str(error) or type(error).__name__
             raise StoreUnavailable(f"Redis at {self.address}: {reason}") from error
 
 
@@ -86,7 +90,7 @@ async def open_store(address: RedisAddress, *, prefix: str = "flagrelay") -> Asy
     """
     try:
         client = _client(address)
-    except (ValueError, RedisClusterException):
+    except (ValueError, TypeError, AttributeError, RedisClusterException):
         # What redis-py says quotes the part that it does not understand, which may be a part of the password.
         raise SettingError(
             f"the Redis URL {address} cannot be used: it is redis://, rediss:// or unix://, with user, password, host, "
@@ -112,11 +116,15 @@ def _client(address: RedisAddress) -> Any:  # noqa: ANN401 - see Store.client
         "protocol": 2,
         "max_connections": MAX_CONNECTIONS,
     }
+    if "decode_responses" in parse_qs(urlsplit(address.url).query):
+        raise ValueError("answers are read as the bytes that they are")
     if address.sentinels:
         return _sentinel_client(address, options)
     if address.cluster:
         return RedisCluster.from_url(address.url, **options)
-    return Redis.from_url(address.url, **options)
+    client = Redis.from_url(address.url, **options)
+    client.connection_pool.make_connection()  # connects nowhere, but knows which options of the URL do not exist
+    return client
 
 
 def _sentinel_client(address: RedisAddress, options: dict[str, Any]) -> Any:  # noqa: ANN401 - see Store.client

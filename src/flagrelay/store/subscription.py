@@ -7,6 +7,7 @@ from typing import Any
 
 from flagrelay.errors import StoreUnavailable
 from flagrelay.store.connection import ANSWER_TIMEOUT, Store
+from flagrelay.store.script import CLOCK
 
 
 class Subscription:
@@ -80,7 +81,10 @@ async def _subscribe(store: Store, channel: str) -> AsyncIterator[Subscription]:
     pubsub = store.client.pubsub()
     try:
         with store.talking():
-            await store.client.initialize()  # a cluster's client must know its nodes before it can choose one
+            if store.address.cluster:
+                # A cluster's client chooses the node by what it last learned of the slots, which is nothing at first,
+                # and after a failover a dead node for good. A command on the key of the same name teaches it.
+                await CLOCK.run(store, [channel])
             await pubsub.subscribe(channel)
         subscription = Subscription(store, pubsub)
         await subscription.confirmed()

@@ -86,6 +86,15 @@ local function entry(hash, name)
   return revision, string.sub(text, held[1], held[2])
 end
 
+-- The revision of an entry, as `entry` has it. A change may touch thousands of entries: what we wrote ourselves is
+-- recognised by how it begins, and only what another tool wrote is taken apart.
+local function revision_of(hash, name)
+  local text = redis.call('HGET', hash, name)
+  if not text then return 0 end
+  local revision = string.match(text, '^{"revision":(%d+),"' .. (hash == FLAGS and 'flag' or 'rule') .. '":{')
+  return revision and pcall(cjson.decode, text) and tonumber(revision) or (entry(hash, name))
+end
+
 local function position()
   local state = redis.call('HMGET', STATE, 'epoch', 'revision', 'nonce')
   return state[1], tonumber(state[2]), state[3]
@@ -110,10 +119,35 @@ local function damage()
   return nil
 end
 
+-- What each action writes with. Redis takes back nothing of a script that is refused in its middle, and since 7.0 a new
+-- user may publish nowhere unless told so: rights are asked for first. (Rights to keys were checked for all of KEYS
+-- before this began. Redis 6.2 cannot be asked; there a new user may publish everywhere.)
+local WRITES = {
+  {'XADD', CHANGES, '*', 'change', ''}, {'HSET', FLAGS, 'name', ''}, {'HDEL', FLAGS, 'name'}, {'PUBLISH', CHANGES, ''},
+}
+local NEEDED = {
+  create = {{'HSET', STATE, 'nonce', ''}, {'DEL', FLAGS}},
+  change = WRITES, kill = WRITES, revive = WRITES,
+  renew = {{'HSET', STATE, 'nonce', ''}, {'PUBLISH', CHANGES, ''}},
+}
+
+-- The first of them that the user may not do, as an error; nil where there is none.
+local function forbidden(action)
+  if not redis.acl_check_cmd then return nil end
+  for _, command in ipairs(NEEDED[action] or {}) do
+    if not redis.acl_check_cmd(unpack(command)) then
+      return redis.error_reply('NOPERM this user has no permission to ' .. command[1] .. ' ' .. command[2]
+        .. '; nothing was changed')
+    end
+  end
+  return nil
+end
+
 -- Writes one change. `touched` lists {hash, member of the message, name, text or nil to delete}; `metadata` is the
--- text of the flag set's new metadata, or ''. The changelog comes first: out of memory, or a stream that is not
--- ours, stops the script before anything was written.
-local function commit(nonce, actor, reason, urgent, touched, metadata)
+-- text of the flag set's new metadata, or ''; `note` writes what belongs to it in `killed`, given the time. The
+-- changelog comes first: out of memory, or a stream that is not ours, stops the script before anything was written.
+-- PUBLISH comes last: were it refused, everything would be written, and relays find it when they compare.
+local function commit(nonce, actor, reason, urgent, touched, metadata, note)
   local epoch, revision, previous = position()
   revision = revision + 1
   local time = redis.call('TIME')
@@ -142,6 +176,7 @@ local function commit(nonce, actor, reason, urgent, touched, metadata)
   redis.call('HSET', STATE, 'revision', revision, 'nonce', nonce,
     'flags', redis.call('HLEN', FLAGS), 'evaluators', redis.call('HLEN', EVALUATORS))
   if metadata ~= '' then redis.call('HSET', STATE, 'metadata', metadata) end
+  note(at)
   redis.call('PUBLISH', CHANGES, #message <= LARGEST_MESSAGE and message or head .. '}')
   return {'WRITTEN', revision, at}
 end
@@ -170,21 +205,21 @@ local function change()
   for index = 8, #ARGV, 4 do
     local kind, name, expected, text = unpack(ARGV, index, index + 3)
     local hash = kind == 'flag' and FLAGS or EVALUATORS
-    local found, held = entry(hash, name)
-    if expected ~= '' and not found then return {'UNREADABLE', kind, name} end
-    if expected ~= '' and tonumber(expected) ~= found then
-      return {'CONFLICT', kind, name, expected, found}
+    if expected ~= '' then
+      local found = revision_of(hash, name)
+      if not found then return {'UNREADABLE', kind, name} end
+      if tonumber(expected) ~= found then return {'CONFLICT', kind, name, expected, found} end
     end
-    if kind == 'flag' then grows = grows + (text ~= '' and 1 or 0) - (held and 1 or 0) end
+    if kind == 'flag' then grows = grows + (text ~= '' and 1 or 0) - redis.call('HEXISTS', hash, name) end
     table.insert(touched, {hash = hash, name = name, quoted = quoted(name), text = text ~= '' and text or nil})
   end
   local flags = redis.call('HLEN', FLAGS) + grows
   if grows > 0 and flags > tonumber(most) then return {'FULL', flags} end
-  local written = commit(nonce, actor, reason, urgent, touched, metadata)
-  for _, each in ipairs(touched) do
-    if each.hash == FLAGS then redis.call('HDEL', KILLED, each.name) end
-  end
-  return written
+  return commit(nonce, actor, reason, urgent, touched, metadata, function()
+    for _, each in ipairs(touched) do
+      if each.hash == FLAGS then redis.call('HDEL', KILLED, each.name) end
+    end
+  end)
 end
 
 -- What a flag's definition becomes when it serves one variant to everybody; nil where it has no such variant.
@@ -215,11 +250,11 @@ local function kill()
   end
   local _, revision = position()
   if span and text == current then return {'UNCHANGED', revision, '0'} end
-  local written = commit(nonce, actor, reason, 'true',
-    {{hash = FLAGS, name = key, quoted = quoted(key), text = text}}, '')
-  redis.call('HSET', KILLED, key, string.format('{"at":%s,"actor":%s,"reason":%s,"to":%s,"original":%s}',
-    written[3], actor, reason, variant ~= '' and quoted(variant) or 'null', original))
-  return written
+  local touched = {{hash = FLAGS, name = key, quoted = quoted(key), text = text}}
+  return commit(nonce, actor, reason, 'true', touched, '', function(at)
+    redis.call('HSET', KILLED, key, string.format('{"at":%s,"actor":%s,"reason":%s,"to":%s,"original":%s}',
+      at, actor, reason, variant ~= '' and quoted(variant) or 'null', original))
+  end)
 end
 
 -- ARGV: nonce, actor (JSON), reason (JSON), flag key
@@ -230,10 +265,8 @@ local function revive()
   if not kept then return {'NOT_KILLED'} end
   local span = members_if_sound(kept).original
   if not span then return {'UNREADABLE', 'kill of flag', key} end
-  local written = commit(nonce, actor, reason, 'true',
-    {{hash = FLAGS, name = key, quoted = quoted(key), text = string.sub(kept, span[1], span[2])}}, '')
-  redis.call('HDEL', KILLED, key)
-  return written
+  local touched = {{hash = FLAGS, name = key, quoted = quoted(key), text = string.sub(kept, span[1], span[2])}}
+  return commit(nonce, actor, reason, 'true', touched, '', function() redis.call('HDEL', KILLED, key) end)
 end
 
 -- ARGV: the epoch, revision and nonce that the caller saw, the fresh epoch
@@ -250,11 +283,13 @@ end
 
 local actions = {change = change, kill = kill, revive = revive, renew = renew}
 
+local refusal = forbidden(ARGV[1])
+if refusal then return refusal end
 if ARGV[1] == 'create' then return create() end
 if redis.call('EXISTS', STATE) == 0 then return {'NO_ENVIRONMENT'} end
 if ARGV[1] == 'destroy' then return destroy() end
-local damaged = damage()
-if damaged then return damaged end
+refusal = damage()
+if refusal then return refusal end
 if (ARGV[1] == 'change' or ARGV[1] == 'kill' or ARGV[1] == 'revive')
   and redis.call('HGET', STATE, 'nonce') == ARGV[2] then
   -- The same write, sent again because its answer was lost.
