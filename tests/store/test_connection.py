@@ -174,7 +174,18 @@ async def test_a_wrong_password_is_unavailable_and_shows_none(doomed: Store, doo
 
 async def test_a_user_without_the_right_is_told_what_is_missing(doomed: Store, doomed_server: PrivateRedis) -> None:
     await doomed.client.execute_command(
-        "ACL", "SETUSER", "reader", "on", f">{SECRET}", "~*", "&*", "+@read", "+@connection", "+eval", "+evalsha"
+        "ACL",
+        "SETUSER",
+        "reader",
+        "on",
+        f">{SECRET}",
+        "~*",
+        "&*",
+        "+@read",
+        "+@connection",
+        "+@transaction",
+        "+eval",
+        "+evalsha",
     )
     path = doomed_server.url.removeprefix("unix://")
     async with open_store(RedisAddress(f"unix://reader:{SECRET}@{path}")) as store:

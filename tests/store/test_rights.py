@@ -45,23 +45,23 @@ async def test_a_write_that_is_not_allowed_to_its_end_does_not_begin(doomed: Sto
         "create a key": ("PUBLISH", lambda limited: create_access_key(limited, ENVIRONMENT, "server", "x", None)),
         "revoke a key": ("PUBLISH", lambda limited: revoke_access_key(limited, key.id)),
     }
-    if not await can_be_asked(doomed):
-        pytest.skip("Redis 6.2 cannot be asked")
+    # Redis 6.2 cannot be asked: there only what is written first is refused before anything is written.
+    asked = await can_be_asked(doomed)
+    refusal = "no permission to {} .*; nothing was changed" if asked else "can't run this command"
     before = await everything(doomed)
-    for command in ("PUBLISH", "HDEL", "HSET", "XADD"):
+    for command in ("PUBLISH", "HDEL", "HSET", "XADD") if asked else ("XADD",):
         async with open_store(await user(doomed, *EVERYTHING, f"-{command.lower()}")) as limited:
             for name, (needed, write) in writes.items():
                 if command in needed:
-                    with pytest.raises(StoreUnavailable, match=f"no permission to {command} .*; nothing was changed"):
+                    with pytest.raises(StoreUnavailable, match=refusal.format(command)):
                         await write(limited)
                     assert await everything(doomed) == before, name
 
 
 async def test_an_environment_is_created_whole_or_not_at_all(doomed: Store) -> None:
-    async with open_store(await user(doomed, *EVERYTHING, "-del")) as limited:
-        if not await can_be_asked(doomed):
-            pytest.skip("Redis 6.2 cannot be asked")
-        with pytest.raises(StoreUnavailable, match="no permission to DEL"):
+    asked = await can_be_asked(doomed)
+    async with open_store(await user(doomed, *EVERYTHING, "-del" if asked else "-hset")) as limited:
+        with pytest.raises(StoreUnavailable, match="no permission to DEL" if asked else "can't run this command"):
             await create_environment(limited, "staging")
     assert not await doomed.client.exists(doomed.keys.state("staging"))
 

@@ -74,8 +74,8 @@ class Store:
         except UnicodeEncodeError as error:
             raise InputError(f"{error.object!r:.100} is no Unicode text; nothing was changed") from error
         except (RedisError, RedisClusterException, OSError, RuntimeError) as error:
-            # A RuntimeError is uvloop's, on writing to a connection that was lost a moment ago; redis-py may have wrapped
-            # it, and what it says is an address in memory.
+            # A RuntimeError is uvloop's, on writing to a connection that was lost a moment ago; redis-py may have
+            # wrapped it, and what it says is an address in memory.
             lost = isinstance(error, RuntimeError) or "handler is closed" in str(error)
             reason = "the connection was lost" if lost else str(error) or type(error).__name__
             raise StoreUnavailable(f"Redis at {self.address}: {reason}") from error
@@ -123,7 +123,8 @@ def _client(address: RedisAddress) -> Any:  # noqa: ANN401 - see Store.client
     if address.cluster:
         return RedisCluster.from_url(address.url, **options)
     client = Redis.from_url(address.url, **options)
-    client.connection_pool.make_connection()  # connects nowhere, but knows which options of the URL do not exist
+    # Connects nowhere, but knows which options of the URL do not exist.
+    client.connection_pool.make_connection()  # type: ignore[no-untyped-call]  # redis-py's
     return client
 
 

@@ -46,4 +46,4 @@ for index, name in ipairs(KEYS) do
 end
 return answers
 """)
-"""Several hashes as of one moment, whole or one field of each. A full Redis refuses MULTI, even for reading."""
+"""Several hashes as of one moment, whole or one field of each."""
