@@ -3,7 +3,6 @@
 import asyncio
 import json
 import random
-from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Self
 
@@ -25,30 +24,10 @@ from flagrelay.wire.event_id import format_event_id
 from flagrelay.wire.frame import Framing
 from flagrelay.wire.sse import EventParser
 from support.fakes import FakeTransport, definition
-from support.sources import ENVIRONMENT, NEVER, Hands, end, no_tracebacks, put, until
+from support.sources import ENVIRONMENT, NEVER, Hands, end, put, until
 from support.streams import Replica
 
-
-@pytest.fixture(autouse=True)
-def logged(caplog: pytest.LogCaptureFixture) -> Iterator[list[Any]]:
-    """What was logged; a traceback fails the test."""
-    with no_tracebacks(caplog) as entries:
-        yield entries
-
-
-@pytest.fixture
-async def redis(store: Store) -> Store:
-    """A Redis with an environment."""
-    await create_environment(store, ENVIRONMENT)
-    return store
-
-
-@pytest.fixture
-def hands(monkeypatch: pytest.MonkeyPatch) -> Hands:
-    """What every source's messages pass through."""
-    hands = Hands()
-    monkeypatch.setattr(source_module, "subscribe", hands.subscribe)
-    return hands
+pytestmark = pytest.mark.usefixtures("logged")
 
 
 class Stream:

@@ -7,7 +7,7 @@ import json
 import random
 import re
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from time import time
 from typing import Any
@@ -31,7 +31,7 @@ from flagrelay.store.reading import read_position, read_snapshot
 from flagrelay.store.writing import Draft, renew_epoch, write_change
 from flagrelay.wire.message import encode_change
 from support.fakes import definition
-from support.sources import ENVIRONMENT, NEVER, Followed, Hands, Wire, no_tracebacks, publish, put
+from support.sources import ENVIRONMENT, NEVER, Followed, Hands, Wire, publish, put
 
 CONNECTING, LOADING, LIVE, STALE = SourceState
 
@@ -40,26 +40,7 @@ COUNT = itertools.count()
 Copy = dict[str, bytes]
 
 
-@pytest.fixture(autouse=True)
-def logged(caplog: pytest.LogCaptureFixture) -> Iterator[list[Any]]:
-    """What was logged; a traceback fails the test."""
-    with no_tracebacks(caplog) as entries:
-        yield entries
-
-
-@pytest.fixture
-async def redis(store: Store) -> Store:
-    """A Redis with an environment."""
-    await create_environment(store, ENVIRONMENT)
-    return store
-
-
-@pytest.fixture
-def hands(monkeypatch: pytest.MonkeyPatch) -> Hands:
-    """What every source's messages pass through."""
-    hands = Hands()
-    monkeypatch.setattr(source_module, "subscribe", hands.subscribe)
-    return hands
+pytestmark = pytest.mark.usefixtures("logged")
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """How a stream ends: gone, revoked, expired, at its lifetime; and a relay that has no room for one."""
 
 import time
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -10,12 +9,6 @@ from support.relays import KINDS, RunningRelay, World, running_relay
 from support.streams import Replica, ask, stream
 
 pytestmark = pytest.mark.parametrize("kind", KINDS)
-
-
-@pytest.fixture
-async def relay(kind: str, world: World) -> AsyncIterator[RunningRelay]:
-    async with running_relay(kind, world) as running:
-        yield running
 
 
 # -- endings --------------------------------------------------------------------------------------------------

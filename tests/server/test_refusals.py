@@ -1,7 +1,6 @@
 """Every error is JSON with a code and a sentence, whichever server carries it, and changes nothing."""
 
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -13,12 +12,6 @@ from support.sources import until
 from support.streams import Answer, ask, connection, request, stream
 
 pytestmark = pytest.mark.parametrize("kind", KINDS)
-
-
-@pytest.fixture
-async def relay(kind: str, world: World) -> AsyncIterator[RunningRelay]:
-    async with running_relay(kind, world) as running:
-        yield running
 
 
 def refused(answer: Answer, status: int, code: str, *said: str) -> None:

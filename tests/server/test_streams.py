@@ -1,7 +1,6 @@
 """GET /v1/stream, as every server must answer it: handed over, under plain uvicorn, under another ASGI server."""
 
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
@@ -17,12 +16,6 @@ from support.sources import until
 from support.streams import Replica, stream
 
 pytestmark = pytest.mark.parametrize("kind", KINDS)
-
-
-@pytest.fixture
-async def relay(kind: str, world: World) -> AsyncIterator[RunningRelay]:
-    async with running_relay(kind, world) as running:
-        yield running
 
 
 # -- how a stream begins --------------------------------------------------------------------------------------

@@ -11,7 +11,6 @@ from flagrelay.store.reading import (
     FlagEntry,
     read_clock,
     read_flag,
-    read_flags,
     read_position,
     read_snapshot,
     read_state,
@@ -71,7 +70,6 @@ async def test_the_state_says_what_writers_need(store: Store, empty: Snapshot) -
     state = await read_state(store, ENVIRONMENT)
     assert state.position == await read_position(store, ENVIRONMENT)
     assert state.evaluators == {"beta": (1, {"in": []})}
-    assert state.flags == await read_flags(store, ENVIRONMENT)
     assert state.flags["b"] == FlagEntry("b", 1, flag(2)) == await read_flag(store, ENVIRONMENT, "b")
     killed = await read_flag(store, ENVIRONMENT, "a")
     assert killed == state.flags["a"]
@@ -91,7 +89,7 @@ async def test_what_is_missing_is_named(store: Store, empty: Snapshot) -> None:
         await read_flag(store, ENVIRONMENT, "a")
     for missing in (
         read_flag(store, "staging", "a"),
-        read_flags(store, "staging"),
+        read_state(store, "staging"),
         read_position(store, "staging"),
         read_snapshot(store, "staging"),
     ):
@@ -115,3 +113,12 @@ async def test_reading_works_while_redis_is_full(doomed: Store) -> None:
     assert (await read_flag(doomed, ENVIRONMENT, "a")).definition == flag(1)
     assert (await read_position(doomed, ENVIRONMENT)).revision == 1
     assert await read_clock(doomed, ENVIRONMENT)
+
+
+async def test_a_kill_of_a_later_version_with_more_to_it_is_read(store: Store, empty: Snapshot) -> None:
+    await put(store, "a")
+    await kill_flag(store, ENVIRONMENT, "a", actor="ada", reason="test")
+    before = await read_flag(store, ENVIRONMENT, "a")
+    text = await store.client.hget(store.keys.killed(ENVIRONMENT), "a")
+    await store.client.hset(store.keys.killed(ENVIRONMENT), "a", orjson.dumps({"ticket": 7, **orjson.loads(text)}))
+    assert await read_flag(store, ENVIRONMENT, "a") == before

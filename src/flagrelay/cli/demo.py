@@ -26,6 +26,7 @@ from flagrelay.cli.watch import Commentary, describe, signed
 from flagrelay.errors import FlagrelayError
 from flagrelay.flags.change import Change
 from flagrelay.flags.definition import check_flag_set
+from flagrelay.relay.channel import heed_cancellation
 from flagrelay.relay.source import Source
 from flagrelay.server.logs import configure_logs
 from flagrelay.settings import PREFIX
@@ -131,9 +132,11 @@ async def _show(console: Console, redis: PrivateRedis, url: str, streams: int, e
     async with open_store(RedisAddress(redis.url)) as store:
         position = await create_environment(store, ENVIRONMENT)
         key = await _load(store)
+        heed_cancellation()
         await _ready(url, key)
         async with _streams(console, url, key, streams) as heard:
             written = await kill_flag(store, ENVIRONMENT, VICTIM, actor="demo", reason="error rate is up")
+            heed_cancellation()
             arrivals = await heard.arrivals(format_event_id(position.epoch, written.revision), written.at)
             if not arrivals.milliseconds:
                 raise FlagrelayError("not one stream heard of the kill")

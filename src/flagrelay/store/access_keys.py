@@ -135,10 +135,12 @@ def _position(epoch: bytes | None, revision: bytes | None) -> tuple[str, int] | 
 
 
 def _access_key(name: str, record: bytes) -> AccessKey | None:
+    # By name, so that what a later version adds to a record does not make the key unknown to this one.
+    members = ("id", "environment", "kind", "name", "created", "expires")
     try:
         fields: dict[str, Any] = orjson.loads(record)
-        key = AccessKey(digest=name, **fields)
-    except (ValueError, TypeError):
+        key = AccessKey(digest=name, **{member: fields[member] for member in members})
+    except (ValueError, TypeError, KeyError):
         return None
     texts: tuple[object, ...] = (key.id, key.environment, key.kind, key.name)
     times: tuple[object, ...] = (key.created, key.created if key.expires is None else key.expires)

@@ -97,11 +97,6 @@ async def read_state(store: Store, environment: str) -> State:
     )
 
 
-async def read_flags(store: Store, environment: str) -> Mapping[str, FlagEntry]:
-    """Every flag of an environment."""
-    return (await read_state(store, environment)).flags
-
-
 async def read_flag(store: Store, environment: str, key: str) -> FlagEntry:
     """One flag.
 
@@ -179,11 +174,17 @@ def _flags(environment: str, flags: Hash, killed: Hash) -> dict[str, FlagEntry]:
         try:
             key = name.decode()
             revision, definition = _entry(text, "flag")
-            kill = Kill(**orjson.loads(killed[name])) if name in killed else None
+            kill = _kill(killed[name]) if name in killed else None
             entries[key] = FlagEntry(key, revision, definition, kill)
         except (ValueError, KeyError, TypeError) as error:
             raise unreadable(environment, f'flag "{name.decode(errors="replace")}"') from error
     return entries
+
+
+def _kill(text: bytes) -> Kill:
+    # By name, so that what a later version adds is nothing to stumble over.
+    stored = orjson.loads(text)
+    return Kill(**{member: stored[member] for member in ("at", "actor", "reason", "to", "original")})
 
 
 def _evaluators(environment: str, evaluators: Hash) -> dict[str, tuple[int, Rule]]:
