@@ -73,10 +73,10 @@ class Store:
             yield
         except UnicodeEncodeError as error:
             raise InputError(f"{error.object!r:.100} is no Unicode text; nothing was changed") from error
-        except (RedisError, RedisClusterException, OSError, RuntimeError) as error:
-            # A RuntimeError is uvloop's, on writing to a connection that was lost a moment ago; redis-py may have
-            # wrapped it, and what it says is an address in memory.
-            lost = isinstance(error, RuntimeError) or "handler is closed" in str(error)
+        except (RedisError, RedisClusterException, OSError, RuntimeError, AttributeError) as error:
+            # On writing to a connection that was lost a moment ago uvloop raises a RuntimeError, and asyncio's own loop,
+            # in Python 3.12, an AttributeError. redis-py may have wrapped either; what they say is of no use to anybody.
+            lost = isinstance(error, RuntimeError | AttributeError) or "handler is closed" in str(error)
             reason = "the connection was lost" if lost else str(error) or type(error).__name__
             raise StoreUnavailable(f"Redis at {self.address}: {reason}") from error
 
