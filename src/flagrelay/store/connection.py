@@ -74,8 +74,8 @@ class Store:
         except UnicodeEncodeError as error:
             raise InputError(f"{error.object!r:.100} is no Unicode text; nothing was changed") from error
         except (RedisError, RedisClusterException, OSError, RuntimeError, AttributeError) as error:
-            # On writing to a connection that was lost a moment ago uvloop raises a RuntimeError, and asyncio's own loop,
-            # in Python 3.12, an AttributeError. redis-py may have wrapped either; what they say is of no use to anybody.
+            # On writing to a connection that was lost a moment ago uvloop raises a RuntimeError, and asyncio's own
+            # loop, in Python 3.12, an AttributeError. redis-py may have wrapped either; what they say helps nobody.
             lost = isinstance(error, RuntimeError | AttributeError) or "handler is closed" in str(error)
             reason = "the connection was lost" if lost else str(error) or type(error).__name__
             raise StoreUnavailable(f"Redis at {self.address}: {reason}") from error
