@@ -187,7 +187,19 @@ def test_a_killed_flag_is_exported_as_it_is_served_unless_its_original_is_asked_
     originals = production.run("flags", "export", "--originals")
     assert json.loads(originals.out)["flags"] == {"a": OTHER, "b": FLAG}
     assert "as it was before" in originals.err
-    assert "killed by ada" in production.refused("flags", "import", "-", stdin=originals.out)
+
+
+def test_an_import_of_a_killed_flags_original_leaves_it_killed_and_writes_the_rest(production: Cli) -> None:
+    production.ok("flags", "put", "a", stdin=json.dumps(OTHER))
+    production.ok("kill", "a", "--reason", "errors")
+    nightly = json.dumps({"flags": {"a": OTHER, "b": FLAG}})
+    written = production.json("flags", "import", "-", stdin=nightly)
+    assert (written["added"], written["replaced"], written["unchanged"]) == (["b"], [], 1)
+    assert production.json("flags", "get", "a")["state"] == "DISABLED"
+    edited = json.dumps({"flags": {"a": {**OTHER, "metadata": {"edited": True}}}})
+    assert "killed by ada" in production.refused("flags", "import", "-", stdin=edited)
+    assert production.json("flags", "import", "-", "--force", stdin=nightly)["replaced"] == ["a"]
+    assert production.json("flags", "get", "a") == OTHER
 
 
 def test_prune_does_not_delete_a_killed_flag_by_itself(production: Cli) -> None:

@@ -149,13 +149,14 @@ def import_(
 ) -> None:
     """Write a whole flagd file as one change: all of it, or nothing.
 
-    What is equal already is not touched. FILE is `-` for standard input.
+    What is equal already is not touched, and a killed flag stays killed where the file has its original. FILE is `-`
+    for standard input.
     """
     wanted = check_flag_set(read_document(path, document_format))
 
     async def write(store: Store) -> tuple[Plan, Written | None]:
         state = await read_state(store, environment)
-        plan = plan_import(state, wanted, prune=prune)
+        plan = plan_import(state, wanted, prune=prune, over_kills=force)
         _refuse_killed([state.flags[key] for key in plan.flags if key in state.flags], force=force)
         if dry_run or plan.empty:
             return plan, None

@@ -6,7 +6,7 @@ from typing import Any
 
 from flagrelay.flags.change import Definition, Rule
 from flagrelay.flags.definition import FlagSet
-from flagrelay.store.reading import State
+from flagrelay.store.reading import FlagEntry, State
 from flagrelay.store.writing import Draft
 
 
@@ -63,12 +63,16 @@ class Plan:
         return "flags: " + ", ".join(parts)
 
 
-def plan_import(state: State, wanted: FlagSet, *, prune: bool) -> Plan:
-    """What changes where an environment is to hold what a file says; with `prune`, nothing else."""
+def plan_import(state: State, wanted: FlagSet, *, prune: bool, over_kills: bool = False) -> Plan:
+    """What changes where an environment is to hold what a file says; with `prune`, nothing else.
+
+    A killed flag whose original the file has is left as it is, unless `over_kills`: the file knows nothing of the
+    kill, and neither brings the flag back nor keeps the rest from being imported.
+    """
     flags: dict[str, Definition | None] = {
         key: flag
         for key, flag in wanted.flags.items()
-        if key not in state.flags or not _equal(state.flags[key].definition, flag)
+        if key not in state.flags or not _stands(state.flags[key], flag, over_kills=over_kills)
     }
     evaluators: dict[str, Rule | None] = {
         name: rule
@@ -87,6 +91,12 @@ def plan_import(state: State, wanted: FlagSet, *, prune: bool) -> Plan:
         evaluator_revisions={name: state.evaluators[name][0] if name in state.evaluators else 0 for name in evaluators},
         unchanged=len(wanted.flags.keys() - flags.keys()),
     )
+
+
+def _stands(entry: FlagEntry, flag: Definition, *, over_kills: bool) -> bool:
+    if entry.killed and not over_kills and _equal(entry.killed.original, flag):
+        return True
+    return _equal(entry.definition, flag)
 
 
 def _equal(one: Any, other: Any) -> bool:
