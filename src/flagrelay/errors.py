@@ -5,6 +5,7 @@ FlagrelayError
 │   ├── DefinitionError     a flag, population or flag set that breaks the definition's rules
 │   ├── MessageError        bytes that are no change message, event or event id
 │   └── SettingError        a setting or option out of its range
+├── RuleTooLong             an evaluation that would visit more items than it may
 ├── HistoryError            a change that does not follow the snapshot it was given to
 ├── StoreError              Redis answered, and the answer is no
 │   ├── EnvironmentMissing  no such environment (never created, destroyed, or Redis was wiped)
@@ -52,6 +53,17 @@ class MessageError(InputError):
 
 class SettingError(InputError):
     """A setting or option out of its range, or one that contradicts another."""
+
+
+class RuleTooLong(FlagrelayError):
+    """An evaluation that would visit more items than it may.
+
+    Args:
+        limit: how many it may.
+    """
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the rule visits more than {limit} items of lists, with this context")
 
 
 class HistoryError(FlagrelayError):

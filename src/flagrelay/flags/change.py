@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from flagrelay.flags.environment_settings import EnvironmentSettings
 from flagrelay.flags.position import Position
 
 Definition = Mapping[str, Any]
@@ -18,7 +19,8 @@ class Change:
     """One atomic edit: any number of flags and populations, one revision.
 
     `flags` and `evaluators` are a merge patch at the level of one entry: a value replaces the entry whole,
-    None deletes it. `metadata`, where not None, replaces the flag set's metadata whole. `previous` is the nonce
+    None deletes it. `metadata`, where not None, replaces the flag set's metadata whole, and `settings` those of the
+    environment. `previous` is the nonce
     of the change before. `at` is Redis's own clock, in microseconds since 1970.
     """
 
@@ -33,6 +35,7 @@ class Change:
     flags: Mapping[str, Definition | None] = field(default_factory=dict)
     evaluators: Mapping[str, Rule | None] = field(default_factory=dict)
     metadata: Mapping[str, Any] | None = None
+    settings: EnvironmentSettings | None = None
 
     @property
     def position(self) -> Position:

@@ -1,11 +1,11 @@
 """What a flag, a population and a flag set may look like: flagd's flag definitions, checked on the way in.
 
-This checks the shape. Targeting rules are carried as they are, as long as they are objects of bounded depth.
+What is taken is carried as it is; rules are checked by `targeting`, and compiled when a snapshot takes them in.
 """
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -14,6 +14,7 @@ import orjson
 
 from flagrelay.errors import DefinitionError
 from flagrelay.flags.change import Definition, Rule
+from flagrelay.flags.targeting import check_rule
 
 MAX_KEY_LENGTH = 256
 MAX_DEFINITION_BYTES = 256 * 1024
@@ -51,8 +52,13 @@ def check_environment_name(name: str) -> str:
     return name
 
 
-def check_flag(key: object, definition: object) -> Definition:
+def check_flag(key: object, definition: object, populations: Collection[str] | None = None) -> Definition:
     """A flag's definition, as it came.
+
+    Args:
+        key: its key.
+        definition: what is said to be one.
+        populations: the names that its targeting may refer to; None where they are not known.
 
     Raises:
         DefinitionError: it is none; says where and why.
@@ -72,6 +78,8 @@ def check_flag(key: object, definition: object) -> Definition:
     for name, check in _MEMBERS.items():
         if name in checked:
             check(subject, checked)
+    if "targeting" in checked:
+        check_rule(subject, "targeting", checked["targeting"], populations=populations)
     return checked
 
 
@@ -85,6 +93,7 @@ def check_population(name: object, rule: object) -> Rule:
     _check_key(subject, name)
     _object(subject, "", rule)
     _check_size(subject, rule)
+    check_rule(subject, "", rule, populations=())  # a population names no other
     return rule
 
 
@@ -97,8 +106,10 @@ def check_metadata(metadata: object) -> Mapping[str, Any]:
     return _flat("flag set", metadata)
 
 
-def check_flag_set(document: object) -> FlagSet:
+def check_flag_set(document: object, populations: Collection[str] | None = None) -> FlagSet:
     """A whole flagd file, parsed: flags as an object by key or as an array with keys.
+
+    `populations` are names that its flags may refer to beside its own; None where it is not known which there are.
 
     Members that neither flagd nor we know are refused, but for `$schema` and `$comment`, which say
     nothing about flags.
@@ -113,16 +124,17 @@ def check_flag_set(document: object) -> FlagSet:
         raise DefinitionError("flag set", _shown(unknown[0]).strip('"'), f"unknown member; it has {', '.join(known)}")
     if "flags" not in checked:
         raise DefinitionError("flag set", "flags", "missing")
+    evaluators = _object("flag set", "$evaluators", checked.get("$evaluators", {}))
+    for name, rule in evaluators.items():
+        check_population(name, rule)
+    named = None if populations is None else {*populations, *evaluators}
     flags: dict[str, Definition] = {}
     for key, definition in _entries(checked["flags"]):
         if key in flags:
             raise DefinitionError(f"flag {_shown(key)}", "", "stands twice in the array")
-        flags[key] = check_flag(key, definition)
+        flags[key] = check_flag(key, definition, named)
     if len(flags) > MAX_FLAGS:
         raise DefinitionError("flag set", "flags", f"has {len(flags)} flags; the most is {MAX_FLAGS}")
-    evaluators = _object("flag set", "$evaluators", checked.get("$evaluators", {}))
-    for name, rule in evaluators.items():
-        check_population(name, rule)
     return FlagSet(flags, evaluators, check_metadata(checked.get("metadata", {})))
 
 

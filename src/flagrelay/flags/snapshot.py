@@ -6,20 +6,42 @@ from typing import Any
 
 from flagrelay.errors import HistoryError
 from flagrelay.flags.change import Change, Definition, Rule
+from flagrelay.flags.compiled import Compiled, Source, compile_all, compile_changed
+from flagrelay.flags.environment_settings import EnvironmentSettings
 from flagrelay.flags.position import Position
+from flagrelay.flags.resolution import ErrorCode, Reason, Resolution
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All flags and populations of one environment at one position of its history."""
+    """All flags and populations of one environment at one position of its history, ready to be resolved."""
 
     position: Position
     flags: Mapping[str, Definition] = field(default_factory=dict)
     evaluators: Mapping[str, Rule] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    settings: EnvironmentSettings = EnvironmentSettings()
+    compiled: Compiled | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Compile what nobody has compiled yet."""
+        if self.compiled is None:
+            source = Source(self.flags, self.evaluators, self.metadata, self.settings)
+            object.__setattr__(self, "compiled", compile_all(source))
+
+    def resolve(self, flag_key: str, context: Any) -> Resolution:
+        """What a flag says for a context: an object with `targetingKey` and attributes. Raises nothing."""
+        flag = self.compiled.flags.get(flag_key) if flag_key.__class__ is str else None  # type: ignore[union-attr]
+        return self.not_found(flag_key) if flag is None else flag.resolve(context)
+
+    def not_found(self, flag_key: object) -> Resolution:
+        """The resolution of a flag that there is not."""
+        shown = (flag_key if isinstance(flag_key, str) else repr(flag_key)).encode(errors="replace").decode()
+        message = f'there is no flag "{shown:.256}"'
+        return Resolution(shown, None, None, Reason.ERROR, ErrorCode.FLAG_NOT_FOUND, message, self.metadata)
 
     def with_change(self, change: Change) -> "Snapshot":
-        """The snapshot one change later; this one stays as it is.
+        """The snapshot one change later; this one stays as it is. What the change does not touch is not compiled again.
 
         Raises:
             HistoryError: the change is not the next one of this history.
@@ -33,12 +55,14 @@ class Snapshot:
                 f"change {change.epoch}.{change.revision} (after nonce {change.previous!r}) does not follow "
                 f"{self.position.epoch}.{self.position.revision} (nonce {self.position.nonce!r})"
             )
-        return Snapshot(
-            position=change.position,
-            flags=_merged(self.flags, change.flags),
-            evaluators=_merged(self.evaluators, change.evaluators),
-            metadata=self.metadata if change.metadata is None else change.metadata,
+        source = Source(
+            _merged(self.flags, change.flags),
+            _merged(self.evaluators, change.evaluators),
+            self.metadata if change.metadata is None else change.metadata,
+            self.settings if change.settings is None else change.settings,
         )
+        compiled = compile_changed(self.compiled, change, source) if self.compiled else compile_all(source)
+        return Snapshot(change.position, *source, compiled)
 
 
 def _merged(entries: Mapping[str, Any], patch: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -1,0 +1,89 @@
+"""The flags and populations of a snapshot, compiled; and which of them a change touches."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from flagrelay.errors import DefinitionError
+from flagrelay.flags.change import Change, Definition, Rule
+from flagrelay.flags.compiled_flag import CompiledFlag, compile_flag, compile_population
+from flagrelay.flags.compiler import Populations
+from flagrelay.flags.environment_settings import EnvironmentSettings
+from flagrelay.flags.resolution import Metadata
+
+
+class Source(NamedTuple):
+    """What is compiled: the parts of a snapshot as they are written."""
+
+    flags: Mapping[str, Definition]
+    evaluators: Mapping[str, Rule]
+    metadata: Metadata
+    settings: EnvironmentSettings
+
+
+class Compiled(NamedTuple):
+    """Every flag and population, ready to be resolved."""
+
+    flags: Mapping[str, CompiledFlag]
+    populations: Populations
+
+
+def compile_all(source: Source) -> Compiled:
+    """Everything, from nothing."""
+    populations = {
+        name: compile_population(name, rule, generation=source.settings.fractional)
+        for name, rule in source.evaluators.items()
+    }
+    return Compiled(_flags(source, source.flags, populations), populations)
+
+
+def compile_changed(compiled: Compiled, change: Change, source: Source) -> Compiled:
+    """What is compiled already, one change later: only what the change touches is compiled again.
+
+    Args:
+        compiled: before the change.
+        change: the change.
+        source: everything, after the change.
+    """
+    if change.settings is not None:
+        return compile_all(source)
+    populations = dict(compiled.populations)
+    for name, rule in change.evaluators.items():
+        populations.pop(name, None)
+        if rule is not None:
+            populations[name] = compile_population(name, rule, generation=source.settings.fractional)
+    touched = {key for key in change.flags if key in source.flags}
+    if change.evaluators:
+        touched |= {key for key, flag in compiled.flags.items() if _names(flag, change.evaluators)} & source.flags.keys()
+    kept = compiled.flags
+    if change.metadata is not None:
+        kept = {
+            key: CompiledFlag(key, source.flags[key], flag.rule, source.metadata)
+            for key, flag in compiled.flags.items()
+            if key in source.flags
+        }
+    flags = {**kept, **_flags(source, touched, populations)}
+    for key, definition in change.flags.items():
+        if definition is None:
+            flags.pop(key, None)
+    return Compiled(flags, populations)
+
+
+def _flags(source: Source, keys: Iterable[str], populations: Populations) -> dict[str, CompiledFlag]:
+    return {
+        key: compile_flag(
+            key,
+            source.flags[key],
+            source.metadata,
+            generation=source.settings.fractional,
+            populations=populations,
+            rules=source.evaluators,
+        )
+        for key in keys
+    }
+
+
+def _names(flag: CompiledFlag, populations: Mapping[str, Any]) -> bool:
+    """Whether a flag may have another rule once these populations have changed."""
+    if isinstance(flag.rule, DefinitionError):
+        return True
+    return flag.rule is not None and not flag.rule.populations.isdisjoint(populations)

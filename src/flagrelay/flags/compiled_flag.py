@@ -1,0 +1,183 @@
+"""A flag, ready to be resolved: its rule is a function, its possible resolutions are made."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from flagrelay.errors import DefinitionError, RuleTooLong
+from flagrelay.flags.change import Definition
+from flagrelay.flags.compiler import CompiledRule, Function, Populations, compile_rule, metered
+from flagrelay.flags.javascript import to_string
+from flagrelay.flags.resolution import ErrorCode, Metadata, Reason, Resolution
+
+LONGEST_SHOWN = 80
+"""Characters of what a rule gave that an error shows."""
+
+
+class CompiledFlag:
+    """One flag of a snapshot.
+
+    Args:
+        key: its key.
+        definition: as it is stored.
+        rule: its targeting, compiled; None where it has none; what is wrong, where something is.
+        metadata: the flag set's.
+    """
+
+    __slots__ = ("_by_variant", "_error", "_otherwise", "_run", "key", "metadata", "rule", "server_only")
+
+    def __init__(
+        self, key: str, definition: Definition, rule: CompiledRule | DefinitionError | None, metadata: Metadata
+    ) -> None:
+        self.key = key
+        self.rule = rule
+        self.metadata = _merged(metadata, definition.get("metadata"))
+        self.server_only = self.metadata.get("serverOnly") is True
+        self._run: Function | None = None
+        self._by_variant: dict[str, Resolution] = {}
+        self._otherwise = self._outcome(definition, rule)
+
+    def _outcome(self, definition: Definition, rule: CompiledRule | DefinitionError | None) -> Resolution:
+        """What it says where no rule decides; and the rest of what it can say, where one does."""
+        variants = definition.get("variants")
+        if definition.get("state") == "DISABLED":
+            return self._resolution(reason=Reason.DISABLED)
+        if isinstance(rule, DefinitionError):
+            return self.error(ErrorCode.PARSE_ERROR, str(rule))
+        if definition.get("state") != "ENABLED" or not isinstance(variants, dict) or not variants:
+            return self.error(ErrorCode.PARSE_ERROR, f'flag "{self.key}" is no flag definition: state or variants')
+        if rule is None:
+            return self._default(definition.get("defaultVariant"), variants, Reason.STATIC)
+        self._run = metered(rule)
+        self._by_variant = {
+            name: self._resolution(value, name, Reason.TARGETING_MATCH)
+            for name, value in variants.items()
+            if value is not None
+        }
+        return self._default(definition.get("defaultVariant"), variants, Reason.DEFAULT)
+
+    def _default(self, default: Any, variants: Mapping[str, Any], reason: Reason) -> Resolution:
+        name = to_string(default) if isinstance(default, bool) else default
+        if name is None or name == "":
+            return self._resolution(reason=Reason.DEFAULT)
+        if not isinstance(name, str) or name not in variants:
+            return self.error(ErrorCode.GENERAL, self._no_variant(name))
+        return self._resolution(variants[name], name, reason)
+
+    def resolve(self, context: Any) -> Resolution:
+        """What it says for a context. Whatever the context is, nothing is raised."""
+        run = self._run
+        if run is None:
+            return self._otherwise
+        try:
+            result = run(context, self.key)
+            if result.__class__ is str:
+                return self._by_variant[result]
+            if result is None:
+                return self._otherwise
+        except Exception as error:  # noqa: BLE001 - a caller's context must not break the caller
+            return self._explain(error, context)
+        return self._by_name(result)
+
+    def _by_name(self, result: Any) -> Resolution:
+        """What a rule gave that is no text: true and false mean "true" and "false"; numbers are written out."""
+        try:
+            name = to_string(result)
+        except Exception:  # noqa: BLE001 - nested too deep, or too long
+            name = "[object]"
+        return self._by_variant.get(name) or self.error(ErrorCode.GENERAL, self._no_variant(name))
+
+    def _explain(self, error: Exception, context: Any) -> Resolution:
+        if context is None:
+            return self.resolve({})
+        if isinstance(context, Mapping) and not isinstance(context, dict):
+            return self.resolve(dict(context))
+        if not isinstance(context, dict):
+            return self.error(ErrorCode.INVALID_CONTEXT, f"a context is an object, not {type(context).__name__}")
+        if isinstance(error, KeyError) and len(error.args) == 1 and isinstance(error.args[0], str):
+            return self._by_name(error.args[0])
+        if isinstance(error, RuleTooLong):
+            return self.error(ErrorCode.GENERAL, f'flag "{self.key}": {error}')
+        return self.error(ErrorCode.GENERAL, f'flag "{self.key}": its rule fails: {type(error).__name__}')
+
+    def _no_variant(self, name: Any) -> str:
+        shown = str(name)[:LONGEST_SHOWN].encode(errors="replace").decode()
+        return f'flag "{self.key}" has no variant "{shown}"'
+
+    def error(self, code: ErrorCode, message: str) -> Resolution:
+        """A resolution that failed."""
+        return self._resolution(reason=Reason.ERROR, code=code, message=message)
+
+    def _resolution(
+        self,
+        value: Any = None,
+        variant: str | None = None,
+        reason: Reason = Reason.ERROR,
+        code: ErrorCode | None = None,
+        message: str | None = None,
+    ) -> Resolution:
+        return Resolution(self.key, value, variant, reason, code, message, self.metadata)
+
+
+def compile_flag(
+    key: str,
+    definition: Definition,
+    metadata: Metadata,
+    *,
+    generation: str,
+    populations: Populations,
+    rules: Mapping[str, Any],
+) -> CompiledFlag:
+    """A flag, compiled. Whatever is wrong with it shows when it is resolved.
+
+    Args:
+        key: its key.
+        definition: as it is stored.
+        metadata: the flag set's.
+        generation: of `fractional`.
+        populations: what its targeting may name, compiled.
+        rules: the same, as they are written.
+    """
+    targeting = definition.get("targeting")
+    if targeting is None or targeting == {}:
+        return CompiledFlag(key, definition, None, metadata)
+    subject = f'flag "{key}"'
+    rule: CompiledRule | DefinitionError
+    try:
+        rule = _compiled(subject, key, targeting, generation, populations, rules)
+    except DefinitionError as error:
+        rule = error
+    except (RecursionError, ValueError, TypeError, MemoryError) as error:
+        rule = DefinitionError(subject, "targeting", f"too deep or too large to compile: {type(error).__name__}")
+    return CompiledFlag(key, definition, rule, metadata)
+
+
+def _compiled(
+    subject: str, key: str, targeting: Any, generation: str, populations: Populations, rules: Mapping[str, Any]
+) -> CompiledRule:
+    if not isinstance(targeting, dict):
+        raise DefinitionError(subject, "targeting", "should be an object")
+    return compile_rule(
+        subject,
+        "targeting",
+        targeting,
+        generation=generation,
+        flag_key=key,
+        populations=populations,
+        rules=rules,
+    )
+
+
+def compile_population(name: str, rule: Any, *, generation: str) -> CompiledRule | DefinitionError:
+    """A population, compiled; or what is wrong with it."""
+    try:
+        return compile_rule(f'population "{name}"', "", rule, generation=generation)
+    except DefinitionError as error:
+        return error
+    except (RecursionError, ValueError, TypeError, MemoryError) as error:
+        return DefinitionError(f'population "{name}"', "", f"too deep or too large: {type(error).__name__}")
+
+
+def _merged(metadata: Metadata, own: Any) -> Metadata:
+    if not isinstance(own, dict) or not own:
+        return metadata
+    return {**metadata, **own}
