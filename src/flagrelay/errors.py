@@ -4,6 +4,7 @@ FlagrelayError
 ├── InputError              what somebody gave us is wrong; nothing was changed
 │   ├── DefinitionError     a flag, population or flag set that breaks the definition's rules
 │   ├── MessageError        bytes that are no change message, event or event id
+│   ├── ContextError        an evaluation context that is none, or too large
 │   └── SettingError        a setting or option out of its range
 ├── RuleTooLong             an evaluation that would visit more items than it may
 ├── HistoryError            a change that does not follow the snapshot it was given to
@@ -49,6 +50,10 @@ class DefinitionError(InputError):
 
 class MessageError(InputError):
     """Bytes that are no change message, event or event id."""
+
+
+class ContextError(InputError):
+    """An evaluation context that is none, or too large."""
 
 
 class SettingError(InputError):

@@ -86,6 +86,11 @@ class Settings:
     )
     host: str = _setting("127.0.0.1", "HTTP", "The address to listen on; 0.0.0.0 or :: for all")
     port: int = _setting(8080, "HTTP", "The port to listen on; 0 for one of the system's choice", least=0, most=65535)
+    public_url: str = _setting(
+        "",
+        "HTTP",
+        "Where clients reach this relay, as they should be told it (OFREP's event streams); empty: as they asked",
+    )
     heartbeat_interval: float = _setting(
         15.0, "Streams", "How often each stream gets a heartbeat", unit="seconds", least=0.05, most=3600
     )
@@ -100,6 +105,14 @@ class Settings:
         least=0,
         most=600,
     )
+    refetch_spread: float = _setting(
+        1.0,
+        "Streams",
+        "Over what time OFREP's clients are told of a change, unless it is urgent",
+        unit="seconds",
+        least=0,
+        most=300,
+    )
     changes_held: int = _setting(
         1000, "Streams", "How many changes are kept in memory, for clients that reconnect", least=0, most=1_000_000
     )
@@ -111,6 +124,15 @@ class Settings:
     )
     max_streams_per_key: int = _setting(
         20_000, "Limits", "How many of them with one access key, at most", least=1, most=10_000_000
+    )
+    max_evaluations_per_second: int = _setting(
+        10_000, "Limits", "How many OFREP requests one access key may make in a second; 0 for no limit", least=0
+    )
+    max_body_bytes: int = _setting(
+        256 * KIB, "Limits", "The largest request body", unit="bytes", least=1 * KIB, most=64 * MIB
+    )
+    max_context_bytes: int = _setting(
+        16 * KIB, "Limits", "The largest context of a stream of evaluated values", unit="bytes", least=2, most=1 * MIB
     )
     max_header_bytes: int = _setting(
         16 * KIB, "Limits", "The largest request head", unit="bytes", least=1 * KIB, most=1 * MIB

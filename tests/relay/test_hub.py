@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flagrelay.flags.snapshot import Snapshot
+from flagrelay.relay.feed import DefinitionsFeed
 from flagrelay.relay.held import Held
 from flagrelay.relay.hub import ABORT_AFTER, Hub, Resume
 from flagrelay.relay.stats import Delivery, Stats
@@ -30,9 +31,11 @@ class Bench:
         self.snapshot = empty_snapshot()
         self.stats = Stats()
         self.hub = Hub(
-            Held(held, 1_000_000),
+            DefinitionsFeed(
+                Held(held, 1_000_000),
+                lambda: heartbeat_frame(revision=self.snapshot.position.revision, live=True, age_ms=0),
+            ),
             stats=self.stats,
-            heartbeat=lambda: heartbeat_frame(revision=self.snapshot.position.revision, live=True, age_ms=0),
             delivered=self.delivered.append,
             retry=2.0,
             lagging_timeout=lagging_timeout,
@@ -42,7 +45,7 @@ class Bench:
     def publish(self, key: str = "flag", number: int | None = 1) -> None:
         change = next_change(self.snapshot, key, number)
         self.snapshot = self.snapshot.with_change(change)
-        self.hub.publish(patch_frame(change), self.snapshot, at=change.at)
+        self.hub.publish(change, self.snapshot)
 
     def reload(self, epoch: str) -> None:
         self.snapshot = Snapshot(empty_snapshot(epoch, 3).position, flags={"reloaded": definition(1)})

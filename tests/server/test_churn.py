@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from flagrelay.relay.hub import TAILS_BYTES
+from flagrelay.relay.feed import TAILS_BYTES, DefinitionsFeed
 from flagrelay.store.reading import read_snapshot
 from flagrelay.wire.event_id import format_event_id
 from support.fakes import definition
@@ -97,6 +97,8 @@ async def test_clients_that_resume_from_everywhere_cost_a_bound_of_memory(world:
                 assert opened.resume == "delta"
                 await replica.follow(opened, last)
                 assert replica.patches == last - revision
-        kept = sum(len(tail) for tails in relay.pipeline.hub._tails for tail in tails.values())
+        feed = relay.pipeline.hub.feed
+        assert isinstance(feed, DefinitionsFeed)
+        kept = sum(len(tail) for tails in feed._tails for tail in tails.values())
         together = sum(last - revision for revision in resumed_from) * 10_000
         assert kept <= TAILS_BYTES < together / 2

@@ -5,9 +5,14 @@ from typing import Any
 
 import click
 
-from flagrelay.cli.options import json_option, redis_options, with_store
-from flagrelay.cli.output import print_json, print_table
+from flagrelay.cli.options import json_option, redis_options, who_options, with_store
+from flagrelay.cli.output import as_members, print_json, print_table, print_written
+from flagrelay.flags.bucket import GENERATIONS
+from flagrelay.flags.environment_settings import EnvironmentSettings, check_settings
+from flagrelay.store.connection import Store
 from flagrelay.store.environments import create_environment, destroy_environment, list_environments
+from flagrelay.store.reading import read_state
+from flagrelay.store.writing import Draft, Written, write_change
 
 
 @click.group(epilog="Example: flagrelay env create production")
@@ -47,6 +52,62 @@ def list_(as_json: bool, **redis: Any) -> None:
         [(e.name, str(e.position.revision), str(e.flags), e.position.epoch) for e in environments],
         empty="no environment yet: flagrelay env create NAME",
     )
+
+
+@env.command(
+    "set", epilog="Example: flagrelay env set production --origin https://www.example.com --reason 'web shop goes live'"
+)
+@click.argument("name")
+@click.option(
+    "--fractional",
+    type=click.Choice(GENERATIONS),
+    help="How `fractional` hashes. Another generation moves users between variants.",
+)
+@click.option(
+    "--origin",
+    "origins",
+    multiple=True,
+    metavar="ORIGIN",
+    help="A web origin whose pages may ask for evaluated values; give all of them. * is every one.",
+)
+@click.option("--no-origins", is_flag=True, help="No web page may ask.")
+@who_options()
+@json_option
+@redis_options
+def set_(
+    name: str,
+    fractional: str | None,
+    origins: tuple[str, ...],
+    no_origins: bool,
+    actor: str,
+    reason: str,
+    as_json: bool,
+    **redis: Any,
+) -> None:
+    """Change the settings of an environment, or show them where nothing is given.
+
+    It is a change like any other: every relay follows it, and the changelog has it.
+    """
+    given: dict[str, Any] = {"fractional": fractional} if fractional else {}
+    if origins or no_origins:
+        given["origins"] = [] if no_origins else list(origins)
+
+    async def write(store: Store) -> tuple[EnvironmentSettings, Written | None]:
+        settings = (await read_state(store, name)).settings
+        if not given:
+            return settings, None
+        settings = check_settings({**settings.as_json(), **given})
+        draft = Draft(settings=settings, actor=actor, reason=reason)
+        return settings, await write_change(store, name, draft)
+
+    settings, written = with_store(redis, write)
+    if as_json:
+        print_json({"name": name, **settings.as_json(), **(as_members(written) if written else {})})
+        return
+    origins_shown = " ".join(settings.origins) or "none"
+    click.echo(f"fractional: {settings.fractional}\norigins: {origins_shown}")
+    if written:
+        print_written(written, f'settings of environment "{name}" are written', as_json=False)
 
 
 @env.command(epilog="Example: flagrelay env destroy staging --yes")

@@ -13,7 +13,7 @@ from flagrelay.errors import DefinitionError, FlagMissing, StoreError
 from flagrelay.flags.change import Definition
 from flagrelay.flags.definition import check_flag, check_flag_set
 from flagrelay.store.connection import Store
-from flagrelay.store.reading import FlagEntry, read_flag, read_position, read_state
+from flagrelay.store.reading import FlagEntry, read_flag, read_populations, read_position, read_state
 from flagrelay.store.writing import Draft, Written, write_change
 
 force_option = click.option("--force", is_flag=True, help="Also over a killed flag; this ends the kill.")
@@ -89,9 +89,11 @@ def put(
 
     The flag must not change between reading and writing; if it does, this is a conflict, and nothing is written.
     """
-    definition = check_flag(key, read_document(path, document_format))
+    document = read_document(path, document_format)
+    check_flag(key, document)  # what is wrong by itself is told without asking Redis
 
     async def write(store: Store) -> Written:
+        definition = check_flag(key, document, await read_populations(store, environment))
         entry = await _existing(store, environment, key)
         _refuse_killed([entry] if entry else [], force=force)
         found = entry.revision if entry else 0
@@ -152,10 +154,12 @@ def import_(
     What is equal already is not touched, and a killed flag stays killed where the file has its original. FILE is `-`
     for standard input.
     """
-    wanted = check_flag_set(read_document(path, document_format))
+    document = read_document(path, document_format)
+    check_flag_set(document)  # what is wrong by itself is told without asking Redis
 
     async def write(store: Store) -> tuple[Plan, Written | None]:
         state = await read_state(store, environment)
+        wanted = check_flag_set(document, () if prune else state.evaluators)
         plan = plan_import(state, wanted, prune=prune, over_kills=force)
         _refuse_killed([state.flags[key] for key in plan.flags if key in state.flags], force=force)
         if dry_run or plan.empty:

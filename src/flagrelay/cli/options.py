@@ -24,6 +24,7 @@ METAVARS = {
     "prefix": "NAME",
     "env": "NAME",
     "host": "ADDRESS",
+    "public_url": "URL",
 }
 """What stands for the value of a setting that is text."""
 

@@ -21,10 +21,14 @@ class Source(NamedTuple):
 
 
 class Compiled(NamedTuple):
-    """Every flag and population, ready to be resolved."""
+    """Every flag and population, ready to be resolved; flags in the order of their keys, the same on every relay."""
 
     flags: Mapping[str, CompiledFlag]
     populations: Populations
+
+
+NOTHING = Compiled({}, {})
+"""What stands for "not compiled yet"."""
 
 
 def compile_all(source: Source) -> Compiled:
@@ -33,7 +37,7 @@ def compile_all(source: Source) -> Compiled:
         name: compile_population(name, rule, generation=source.settings.fractional)
         for name, rule in source.evaluators.items()
     }
-    return Compiled(_flags(source, source.flags, populations), populations)
+    return Compiled(_flags(source, sorted(source.flags), populations), populations)
 
 
 def compile_changed(compiled: Compiled, change: Change, source: Source) -> Compiled:
@@ -53,7 +57,9 @@ def compile_changed(compiled: Compiled, change: Change, source: Source) -> Compi
             populations[name] = compile_population(name, rule, generation=source.settings.fractional)
     touched = {key for key in change.flags if key in source.flags}
     if change.evaluators:
-        touched |= {key for key, flag in compiled.flags.items() if _names(flag, change.evaluators)} & source.flags.keys()
+        touched |= {
+            key for key, flag in compiled.flags.items() if _names(flag, change.evaluators)
+        } & source.flags.keys()
     kept = compiled.flags
     if change.metadata is not None:
         kept = {
@@ -65,6 +71,8 @@ def compile_changed(compiled: Compiled, change: Change, source: Source) -> Compi
     for key, definition in change.flags.items():
         if definition is None:
             flags.pop(key, None)
+    if not touched <= compiled.flags.keys():
+        flags = dict(sorted(flags.items()))
     return Compiled(flags, populations)
 
 

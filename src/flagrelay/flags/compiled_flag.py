@@ -23,7 +23,7 @@ class CompiledFlag:
         metadata: the flag set's.
     """
 
-    __slots__ = ("_by_variant", "_error", "_otherwise", "_run", "key", "metadata", "rule", "server_only")
+    __slots__ = ("_by_variant", "_fractions", "_otherwise", "_run", "key", "metadata", "rule", "server_only", "timed")
 
     def __init__(
         self, key: str, definition: Definition, rule: CompiledRule | DefinitionError | None, metadata: Metadata
@@ -32,6 +32,8 @@ class CompiledFlag:
         self.rule = rule
         self.metadata = _merged(metadata, definition.get("metadata"))
         self.server_only = self.metadata.get("serverOnly") is True
+        self.timed = isinstance(rule, CompiledRule) and rule.timed
+        self._fractions = _has_fractions(definition.get("variants"))
         self._run: Function | None = None
         self._by_variant: dict[str, Resolution] = {}
         self._otherwise = self._outcome(definition, rule)
@@ -115,7 +117,7 @@ class CompiledFlag:
         code: ErrorCode | None = None,
         message: str | None = None,
     ) -> Resolution:
-        return Resolution(self.key, value, variant, reason, code, message, self.metadata)
+        return Resolution(self.key, value, variant, reason, code, message, self.metadata, self._fractions)
 
 
 def compile_flag(
@@ -175,6 +177,10 @@ def compile_population(name: str, rule: Any, *, generation: str) -> CompiledRule
         return error
     except (RecursionError, ValueError, TypeError, MemoryError) as error:
         return DefinitionError(f'population "{name}"', "", f"too deep or too large: {type(error).__name__}")
+
+
+def _has_fractions(variants: Any) -> bool:
+    return isinstance(variants, dict) and any(type(value) is float for value in variants.values())
 
 
 def _merged(metadata: Metadata, own: Any) -> Metadata:

@@ -463,9 +463,7 @@ class _Compiler:
         if operator == "reduce":
             initial = self._argument(2, rules[2]) if len(rules) > 2 else _Constant(None)  # noqa: PLR2004
             return _Dynamic(("call", "reduced", self._form(items), body, self._form(initial), _KEY))
-        return _Dynamic(
-            ("call", _LOOP_HELPERS[operator], self._form(items), body, _KEY), _RESULT_KINDS[operator]
-        )
+        return _Dynamic(("call", _LOOP_HELPERS[operator], self._form(items), body, _KEY), _RESULT_KINDS[operator])
 
     def _body(self, rule: Any) -> Form:
         inner = _Compiler(

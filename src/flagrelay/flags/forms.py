@@ -1,8 +1,8 @@
 """What compiled rules are made of: forms, and the functions made from them.
 
-A form is a small tuple that says what to compute, with no constant of a rule in it: those stand in a list beside it, and
-the form holds their places. So two rules of one shape have equal forms and share one compilation; each then gets the
-function with its own constants. Nothing of a rule is ever text for Python to read.
+A form is a small tuple that says what to compute, with no constant of a rule in it: those stand in a list beside it,
+and the form holds their places. So two rules of one shape have equal forms and share one compilation; each then gets
+the function with its own constants. Nothing of a rule is ever text for Python to read.
 
     ("context",) ("key",)           the function's arguments
     ("hold", n)                     the n-th constant
@@ -101,11 +101,9 @@ class Code:
     def function(self, held: Sequence[Any], made: Sequence[Callable[..., Any]]) -> FunctionType:
         """The function of a rule of this shape."""
         constants = tuple(
-            own if place is None else held[place]
-            for own, place in zip(self._code.co_consts, self._places, strict=True)
+            own if place is None else held[place] for own, place in zip(self._code.co_consts, self._places, strict=True)
         )
-        function = FunctionType(self._code.replace(co_consts=constants), _GLOBALS, "rule", tuple(made))
-        return function
+        return FunctionType(self._code.replace(co_consts=constants), _GLOBALS, "rule", tuple(made))
 
 
 def _place(constant: Any) -> int | None:

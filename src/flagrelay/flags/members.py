@@ -13,7 +13,9 @@ class Members:
 
     def __init__(self, items: list[Any]) -> None:
         self.texts = frozenset(item for item in items if isinstance(item, str))
-        self._numbers = frozenset(item for item in items if isinstance(item, int | float) and not isinstance(item, bool))
+        self._numbers = frozenset(
+            item for item in items if isinstance(item, int | float) and not isinstance(item, bool)
+        )
         self._constants = [item for item in (None, True, False) if any(item is each for each in items)]
 
     def have(self, value: Any) -> bool:

@@ -8,7 +8,6 @@ for `starts_with`, `ends_with`, `sem_ver` and `fractional`. Those that decide th
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any
 
 from flagrelay.errors import RuleTooLong
@@ -96,12 +95,18 @@ def _number(value: float) -> float:
 
 def add(*values: Any) -> float:
     """`+`."""
-    return reduce(lambda total, value: _number(total + _number(js.parse_number(value))), values, 0)
+    total: float = 0
+    for value in values:
+        total = _number(total + _number(js.parse_number(value)))
+    return total
 
 
 def multiply(*values: Any) -> float:
     """`*`."""
-    return reduce(lambda product, value: _number(product * _number(js.parse_number(value))), values, 1)
+    product: float = 1
+    for value in values:
+        product = _number(product * _number(js.parse_number(value)))
+    return product
 
 
 def subtract(left: Any = math.nan, right: Any = ABSENT, *_: Any) -> float:

@@ -40,6 +40,7 @@ class Resolution:
         error_code: None where nothing is wrong.
         error_message: what is wrong, for people; None where nothing is.
         metadata: the flag's, over the flag set's.
+        fractions: whether it is a flag of numbers that are not all whole.
         memo: whatever is worked out from it once, by whoever does; never read here.
     """
 
@@ -50,4 +51,5 @@ class Resolution:
     error_code: ErrorCode | None = None
     error_message: str | None = None
     metadata: Metadata = field(default_factory=dict)
+    fractions: bool = False
     memo: Any = None

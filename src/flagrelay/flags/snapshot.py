@@ -6,7 +6,7 @@ from typing import Any
 
 from flagrelay.errors import HistoryError
 from flagrelay.flags.change import Change, Definition, Rule
-from flagrelay.flags.compiled import Compiled, Source, compile_all, compile_changed
+from flagrelay.flags.compiled import NOTHING, Compiled, Source, compile_all, compile_changed
 from flagrelay.flags.environment_settings import EnvironmentSettings
 from flagrelay.flags.position import Position
 from flagrelay.flags.resolution import ErrorCode, Reason, Resolution
@@ -20,18 +20,18 @@ class Snapshot:
     flags: Mapping[str, Definition] = field(default_factory=dict)
     evaluators: Mapping[str, Rule] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    settings: EnvironmentSettings = EnvironmentSettings()
-    compiled: Compiled | None = field(default=None, repr=False, compare=False)
+    settings: EnvironmentSettings = field(default_factory=EnvironmentSettings)
+    compiled: Compiled = field(default=NOTHING, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Compile what nobody has compiled yet."""
-        if self.compiled is None:
+        if self.compiled is NOTHING:
             source = Source(self.flags, self.evaluators, self.metadata, self.settings)
             object.__setattr__(self, "compiled", compile_all(source))
 
     def resolve(self, flag_key: str, context: Any) -> Resolution:
         """What a flag says for a context: an object with `targetingKey` and attributes. Raises nothing."""
-        flag = self.compiled.flags.get(flag_key) if flag_key.__class__ is str else None  # type: ignore[union-attr]
+        flag = self.compiled.flags.get(flag_key) if flag_key.__class__ is str else None
         return self.not_found(flag_key) if flag is None else flag.resolve(context)
 
     def not_found(self, flag_key: object) -> Resolution:
@@ -61,7 +61,7 @@ class Snapshot:
             self.metadata if change.metadata is None else change.metadata,
             self.settings if change.settings is None else change.settings,
         )
-        compiled = compile_changed(self.compiled, change, source) if self.compiled else compile_all(source)
+        compiled = compile_changed(self.compiled, change, source)
         return Snapshot(change.position, *source, compiled)
 
 

@@ -12,7 +12,10 @@ arguments). `server` and `cli` stand above it; nothing below may import it. What
     pipeline     the path of a change, from the source to the streams
     held         the frames of the last changes, for whoever has to catch up
     subscriber   one open stream, the relay's side of it
-    hub          all streams of one environment
+    feed         what streams are fed with: the definitions
+    evaluations  the same: what every flag says for a context
+    refetch      the same: that there is something to fetch (OFREP)
+    hub          the streams of one environment that are fed with the same
     pump         writes what is new to every stream, in slices
     stats        what happened, counted
     relay        all environments of one process

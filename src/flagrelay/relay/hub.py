@@ -1,4 +1,4 @@
-"""All streams of one environment: who is connected, what each lacks, and how each ends."""
+"""Streams of one environment: who is connected, what each lacks, and how each ends."""
 
 import asyncio
 import random
@@ -7,19 +7,17 @@ from collections.abc import Callable, Iterable
 from enum import StrEnum
 from itertools import islice
 
+from flagrelay.flags.change import Change
 from flagrelay.flags.snapshot import Snapshot
-from flagrelay.relay.held import Held
+from flagrelay.relay.feed import Feed
 from flagrelay.relay.pump import BATCH, Pump
 from flagrelay.relay.stats import Delivery, Stats
 from flagrelay.relay.subscriber import GONE, Subscriber
 from flagrelay.wire.event_id import parse_event_id
-from flagrelay.wire.frame import END, Frame, Framing, goodbye_frame, put_frame, retry_frame
+from flagrelay.wire.frame import END, Frame, retry_frame
 
 JITTERS = 64
 """How many differently jittered frames are made where every stream should get a time of its own."""
-
-TAILS_BYTES = 16 * 1024 * 1024
-"""The most that is kept of what streams still lack, joined, for others who lack the same."""
 
 ABORT_AFTER = 2.0
 """Seconds that a stream which was told goodbye has to take its last bytes."""
@@ -34,102 +32,64 @@ class Resume(StrEnum):
 
 
 class Hub:
-    """The streams of one environment, and the frames they may still need.
+    """The streams of one environment that are fed with the same.
 
     Everything here is synchronous: reading the state and registering a stream happen in one turn of the
     event loop, so nothing is missed and nothing comes twice.
 
     Args:
-        held: the frames for catching up.
+        feed: what they are fed with.
         stats: where to count.
-        heartbeat: makes the heartbeat of this moment.
         delivered: told of each change once every stream has it.
         retry: the reconnection time that streams are given, in seconds; each gets 0.5-1.5 times it.
         lagging_timeout: seconds that a stream may stay paused.
+        spread: seconds over which a change goes out that is not urgent.
     """
 
     def __init__(
         self,
-        held: Held,
+        feed: Feed,
         *,
         stats: Stats,
-        heartbeat: Callable[[], Frame],
         delivered: Callable[[Delivery], None],
         retry: float,
         lagging_timeout: float,
+        spread: float = 0.0,
     ) -> None:
-        self.held = held
+        self.feed = feed
         self.stats = stats
         self.subscribers: dict[Subscriber, None] = {}
         self.streams_by_key: Counter[str] = Counter()
         self.lagging: dict[Subscriber, None] = {}
         self._leaving: dict[Subscriber, float] = {}
         self._lagging_timeout = lagging_timeout
-        self._heartbeat = heartbeat
-        self._snapshot: Snapshot | None = None
-        self._put: Frame | None = None
-        self._tails: tuple[dict[int, bytes], dict[int, bytes]] = ({}, {})
-        self._tails_bytes = 0
         self._retries = [retry_frame(ms) for ms in _jittered_ms(retry * 0.5, retry * 1.5)]
         self._retry = retry
-        self._pump = Pump(self, heartbeat=heartbeat, delivered=delivered)
+        self._spread = spread
+        self._pump = Pump(self, delivered=delivered)
 
     @property
     def loaded(self) -> bool:
         """Whether there is anything to stream yet."""
-        return self._snapshot is not None
+        return self.feed.snapshot is not None
 
     # -- news -----------------------------------------------------------------------------------------
 
     def load(self, snapshot: Snapshot) -> None:
-        """Another history, or the first: everybody gets the whole flag set."""
+        """Another history, or the first: everybody gets everything."""
         for subscriber in self.subscribers:
-            subscriber.position = min(subscriber.position, self.held.head)
-        self._renew(snapshot)
-        self.held.reset()
-        self._pump.wake()
+            subscriber.position = min(subscriber.position, self.feed.head)
+        self.feed.restart(snapshot)
+        self._pump.wake(within=self._spread)
 
-    def publish(self, frame: Frame, snapshot: Snapshot, *, at: int) -> None:
+    def publish(self, change: Change, snapshot: Snapshot) -> None:
         """One change later: everybody gets what they lack up to it."""
-        self._renew(snapshot)
-        self.held.append(frame)
-        self._pump.news(at)
+        self.feed.publish(change, snapshot)
+        self._pump.news(change.at, within=0.0 if change.urgent else self._spread)
 
     def beat(self) -> None:
         """A heartbeat to everybody, behind whatever is news."""
         self._pump.beat()
-
-    def _renew(self, snapshot: Snapshot) -> None:
-        self._snapshot = snapshot
-        self._put = None
-        self._forget_tails()
-
-    def tail(self, position: int, framing: Framing) -> bytes:
-        """Everything after a position: the frames where they are held, else the whole flag set."""
-        tails = self._tails[framing]
-        tail = tails.get(position)
-        if tail is None:
-            tail = self.held.after(position, framing)
-            if tail is None:
-                tail = self._whole()[framing]
-            # Clients that resume from a thousand revisions would otherwise make us keep a thousand tails.
-            if self._tails_bytes + len(tail) > TAILS_BYTES:
-                self._forget_tails()
-            tails[position] = tail
-            self._tails_bytes += len(tail)
-        return tail
-
-    def _forget_tails(self) -> None:
-        for tails in self._tails:
-            tails.clear()
-        self._tails_bytes = 0
-
-    def _whole(self) -> Frame:
-        if self._put is None:
-            if self._snapshot is None:
-                raise RuntimeError("a hub that has loaded nothing has nothing to send")
-            self._put = put_frame(self._snapshot)
-        return self._put
 
     # -- a stream's life ------------------------------------------------------------------------------
 
@@ -143,34 +103,36 @@ class Hub:
         framing = subscriber.framing
         ahead = self.ahead(last_event_id) if trust_ahead else 0
         if ahead:
-            resume, news = Resume.CURRENT, self._heartbeat()[framing]
+            resume, news = Resume.CURRENT, b""
         else:
-            resume, news = self._resume(last_event_id, framing)
-        subscriber.position = self.held.head + ahead
+            resume, news = self._resume(last_event_id, subscriber)
+        subscriber.position = self.feed.head + ahead
         self.subscribers[subscriber] = None
         self.streams_by_key[subscriber.key_id] += 1
         self.stats.opened += 1
         self.stats.resumed[resume] += 1
-        start = random.choice(self._retries)[framing] + news
+        start = random.choice(self._retries)[framing] + (news or self.feed.heartbeat()[framing])
         self.stats.sent_bytes += len(start)
         return resume, start
 
     def ahead(self, last_event_id: str) -> int:
         """How many revisions a client is ahead of this relay in the same epoch; 0 where it is not."""
         known = parse_event_id(last_event_id)
-        current = self._snapshot.position if self._snapshot else None
+        current = self.feed.snapshot.position if self.feed.snapshot else None
         return max(0, known[1] - current.revision) if known and current and known[0] == current.epoch else 0
 
-    def _resume(self, last_event_id: str, framing: Framing) -> tuple[Resume, bytes]:
+    def _resume(self, last_event_id: str, subscriber: Subscriber) -> tuple[Resume, bytes]:
+        """How a stream begins, and with what; nothing where it has everything."""
         known = parse_event_id(last_event_id)
-        current = self._snapshot.position if self._snapshot else None
+        current = self.feed.snapshot.position if self.feed.snapshot else None
         if known and current and known[0] == current.epoch and known[1] <= current.revision:
             behind = current.revision - known[1]
             if behind == 0:
-                return Resume.CURRENT, self._heartbeat()[framing]
-            if self.held.head - behind >= self.held.start:
-                return Resume.DELTA, self.tail(self.held.head - behind, framing)
-        return Resume.FULL, self._whole()[framing]
+                return Resume.CURRENT, b""
+            if self.feed.head - behind >= self.feed.start:
+                subscriber.position = self.feed.head - behind
+                return Resume.DELTA, self.feed.tail(subscriber)
+        return Resume.FULL, self.feed.whole(subscriber)
 
     def lag(self, subscriber: Subscriber) -> None:
         """Its transport is full."""
@@ -182,11 +144,12 @@ class Hub:
         """Its transport has room again."""
         subscriber.paused_at = 0.0
         self.lagging.pop(subscriber, None)
-        if subscriber.position < self.held.head:
-            data = self.tail(subscriber.position, subscriber.framing)
-            subscriber.position = self.held.head
+        if subscriber.position < self.feed.head:
+            data = self.feed.tail(subscriber)
+            subscriber.position = self.feed.head
             self.stats.sent_bytes += len(data)
-            subscriber.transport.write(data)
+            if data:
+                subscriber.transport.write(data)
 
     def leave(self, subscriber: Subscriber, reason: str) -> bool:
         """Forget a stream; False where it was forgotten before."""
@@ -199,6 +162,7 @@ class Hub:
         self.streams_by_key[subscriber.key_id] -= 1
         if not self.streams_by_key[subscriber.key_id]:
             del self.streams_by_key[subscriber.key_id]
+        self.feed.left(subscriber)
         self.stats.closed[reason] += 1
         return True
 
@@ -235,7 +199,7 @@ class Hub:
 
     async def drain(self, *, spread: float, deadline: float) -> None:
         """End every stream, with reconnection times spread over `spread` seconds, by `deadline` (loop time)."""
-        goodbyes = [goodbye_frame("drain", retry_ms=ms) for ms in _jittered_ms(0.1, max(0.1, spread))]
+        goodbyes = [self.feed.goodbye("drain", ms) for ms in _jittered_ms(0.1, max(0.1, spread))]
         await self._in_slices(list(self.subscribers), goodbyes, "drain")
         loop = asyncio.get_running_loop()
         while self._leaving and loop.time() < deadline:
@@ -251,7 +215,7 @@ class Hub:
             await asyncio.sleep(0)
 
     def _goodbyes(self, reason: str) -> list[Frame]:
-        return [goodbye_frame(reason, retry_ms=ms) for ms in _jittered_ms(self._retry * 0.5, self._retry * 1.5)]
+        return [self.feed.goodbye(reason, ms) for ms in _jittered_ms(self._retry * 0.5, self._retry * 1.5)]
 
 
 def _jittered_ms(shortest: float, longest: float) -> list[int]:

@@ -3,8 +3,11 @@
 Redis       a message on the channel                    store.subscription
 source      in order? apply; else repair or reload      source, follow, states
 snapshot    the next one, immutable                     flags.snapshot
-frame       encoded once, HTTP framing included         wire.frame
+frame       encoded once, HTTP framing included         feed, wire.frame
 hub         the same bytes to every stream              hub, pump, subscriber
+
+Beside the streams of definitions stand two hubs of the same make: OFREP's event streams, which say that there is
+something to fetch (refetch), and the streams of evaluated values (evaluations).
 """
 
 import asyncio
@@ -18,14 +21,17 @@ from flagrelay.flags.change import Change
 from flagrelay.flags.position import Position
 from flagrelay.flags.snapshot import Snapshot
 from flagrelay.relay.backoff import Backoff
+from flagrelay.relay.evaluations import EvaluationsFeed
+from flagrelay.relay.feed import DefinitionsFeed, Feed
 from flagrelay.relay.held import Held
 from flagrelay.relay.hub import Hub
+from flagrelay.relay.refetch import RefetchFeed
 from flagrelay.relay.source import Source
 from flagrelay.relay.states import SourceState
 from flagrelay.relay.stats import Delivery, Stats
 from flagrelay.store.connection import Store
 from flagrelay.store.reading import read_position
-from flagrelay.wire.frame import Frame, heartbeat_frame, patch_frame
+from flagrelay.wire.frame import Frame, heartbeat_frame
 
 SWEEP_INTERVAL = 0.25
 """Seconds between looks at which streams are due to end."""
@@ -48,6 +54,7 @@ class PipelineOptions:
     lagging_timeout: float = 30.0
     changes_held: int = 1000
     changes_held_bytes: int = 16 * 1024 * 1024
+    refetch_spread: float = 1.0
 
 
 class Pipeline:
@@ -80,26 +87,39 @@ class Pipeline:
             backoff=Backoff(options.backoff_min, options.backoff_max),
             stats=self.stats,
         )
-        self.hub = Hub(
-            Held(options.changes_held, options.changes_held_bytes),
-            stats=self.stats,
-            heartbeat=self._heartbeat,
-            delivered=lambda delivery: on_delivered(self, delivery),
-            retry=options.retry,
-            lagging_timeout=options.lagging_timeout,
+        definitions = DefinitionsFeed(Held(options.changes_held, options.changes_held_bytes), self._heartbeat)
+        self.evaluations_feed = EvaluationsFeed(Held(options.changes_held, options.changes_held), self._heartbeat)
+
+        def hub(feed: Feed, delivered: Callable[[Delivery], None], spread: float = 0.0) -> Hub:
+            return Hub(
+                feed,
+                stats=self.stats,
+                delivered=delivered,
+                retry=options.retry,
+                lagging_timeout=options.lagging_timeout,
+                spread=spread,
+            )
+
+        self.hub = hub(definitions, lambda delivery: on_delivered(self, delivery))
+        self.evaluations = hub(
+            self.evaluations_feed, lambda delivery: on_delivered(self, delivery) if delivery.streams else None
         )
+        # Spread over time on purpose: how long that takes says nothing of the relay.
+        self.refetches = hub(RefetchFeed(), lambda _delivery: None, options.refetch_spread)
+        self.hubs = {"definitions": self.hub, "evaluations": self.evaluations, "events": self.refetches}
         self._store = store
         self._options = options
         self._told = self.source.reason
 
     def change(self, change: Change, snapshot: Snapshot) -> None:
-        """The next change, in order: encode once, hand the same bytes to every stream."""
-        frame = patch_frame(change)
-        self.hub.publish(frame, snapshot, at=change.at)
+        """The next change, in order: encoded once, the same bytes to every stream."""
+        for hub in self.hubs.values():
+            hub.publish(change, snapshot)
 
     def load(self, snapshot: Snapshot) -> None:
-        """A history begins: every stream gets the whole flag set."""
-        self.hub.load(snapshot)
+        """A history begins: every stream gets everything."""
+        for hub in self.hubs.values():
+            hub.load(snapshot)
 
     @property
     def snapshot(self) -> Snapshot | None:
@@ -115,6 +135,20 @@ class Pipeline:
         if self.snapshot is None:
             raise RuntimeError(f'environment "{self.environment}" has not been loaded yet')
         return self.snapshot
+
+    @property
+    def streams(self) -> int:
+        """Open streams, of every kind."""
+        return sum(len(hub.subscribers) for hub in self.hubs.values())
+
+    def streams_of(self, key_id: str) -> int:
+        """Open streams of one access key."""
+        return sum(hub.streams_by_key[key_id] for hub in self.hubs.values())
+
+    async def dismiss_key(self, key_id: str, reason: str) -> None:
+        """End every stream that a key opened: `revoked` or `expired`."""
+        for hub in self.hubs.values():
+            await hub.dismiss_key(key_id, reason)
 
     @property
     def live(self) -> bool:
@@ -139,10 +173,13 @@ class Pipeline:
         while True:
             await asyncio.sleep(min(SWEEP_INTERVAL, max(0.0, beat_at - loop.time())))
             now = loop.time()
-            self.hub.sweep(now)
-            if now >= beat_at:
+            beats = now >= beat_at
+            if beats:
                 beat_at = now + self._options.heartbeat_interval
-                self.hub.beat()
+            for hub in self.hubs.values():
+                hub.sweep(now)
+                if beats:
+                    hub.beat()
 
     async def settle(self, last_event_id: str) -> bool:
         """Give this relay the time to hear what a client has heard before it, at another relay.

@@ -3,13 +3,13 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from math import ceil
 from time import perf_counter, time
 from typing import TYPE_CHECKING
 
 import structlog
 
 from flagrelay.relay.stats import Delivery
-from flagrelay.wire.frame import Frame
 
 if TYPE_CHECKING:  # the two know each other; only one can import the other
     from flagrelay.relay.hub import Hub
@@ -17,6 +17,9 @@ if TYPE_CHECKING:  # the two know each other; only one can import the other
 
 SLICE = 0.001
 """Seconds of writing between two turns of the event loop, so that accepting, health and Redis go on."""
+
+TICK = 0.01
+"""Seconds between two looks at a round that is spread over time."""
 
 BATCH = 32
 """Streams written between two looks at the clock."""
@@ -32,28 +35,47 @@ class Pump:
     Heartbeats have rounds of their own, which run only while there is no news.
     """
 
-    def __init__(self, hub: "Hub", *, heartbeat: Callable[[], Frame], delivered: Callable[[Delivery], None]) -> None:
+    def __init__(self, hub: "Hub", *, delivered: Callable[[Delivery], None]) -> None:
         self._hub = hub
-        self._heartbeat = heartbeat
         self._delivered = delivered
         self._news: deque[Subscriber] = deque()
         self._beats: deque[Subscriber] = deque()
         self._goal = 0
         self._turned = 0
-        self._scheduled = False
+        self._size = 0
+        self._began = 0.0
+        self._within = 0.0
+        self._scheduled: asyncio.Handle | None = None
         self._underway: deque[_Underway] = deque()
         self._unmarked: list[_Underway] = []
 
-    def news(self, at: int) -> None:
-        """The hub has a new head; `at` is the change's time in Redis, in microseconds."""
-        change = _Underway(self._hub.held.head, at)
+    def news(self, at: int, *, within: float = 0.0) -> None:
+        """The hub has a new head.
+
+        Args:
+            at: the change's time in Redis, in microseconds.
+            within: seconds over which the round may be spread; a round that runs already is never slowed down.
+        """
+        change = _Underway(self._hub.feed.head, at)
         self._underway.append(change)
         self._unmarked.append(change)
-        self.wake()
+        if self._news and self._within and not within:
+            self._hurry()
+        self.wake(within=within)
 
-    def wake(self) -> None:
+    def _hurry(self) -> None:
+        """What is under way was to be spread, and something urgent has come."""
+        self._within = 0.0
+        if self._scheduled:
+            self._scheduled.cancel()
+            self._scheduled = None
+        self._news_slice()
+        self._schedule()
+
+    def wake(self, *, within: float = 0.0) -> None:
         """Start a round. An idle pump writes its first slice at once, in the caller's turn of the loop."""
         if not self._news:
+            self._within = within
             self._begin()
             self._news_slice()
             self._schedule()
@@ -65,12 +87,13 @@ class Pump:
             self._schedule()
 
     def _schedule(self) -> None:
-        if not self._scheduled and (self._news or self._beats):
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._turn)
+        if self._scheduled is None and (self._news or self._beats):
+            loop = asyncio.get_running_loop()
+            waits = self._news and self._due() <= 0
+            self._scheduled = loop.call_later(TICK, self._turn) if waits else loop.call_soon(self._turn)
 
     def _turn(self) -> None:
-        self._scheduled = False
+        self._scheduled = None
         if self._news:
             self._news_slice()
         else:
@@ -79,11 +102,20 @@ class Pump:
 
     def _begin(self) -> None:
         # Rotated, so that nobody is always last.
-        self._goal = self._hub.held.head
+        self._goal = self._hub.feed.head
         self._news.extend(self._hub.subscribers)
+        self._size = len(self._news)
+        self._began = perf_counter()
         if self._news:
             self._turned = (self._turned + 7919) % len(self._news)
             self._news.rotate(-self._turned)
+
+    def _due(self) -> int:
+        """How many of the round's streams may be written to by now: all, unless it is spread."""
+        if not self._within:
+            return len(self._news)
+        elapsed = min(1.0, (perf_counter() - self._began) / self._within)
+        return ceil(self._size * elapsed) - (self._size - len(self._news))
 
     def _news_slice(self) -> None:
         end = perf_counter() + SLICE
@@ -94,22 +126,24 @@ class Pump:
                 change.first = now
             self._unmarked.clear()
         else:
-            self._write(BATCH)
-        while self._news and perf_counter() < end:
-            self._write(BATCH)
+            self._write(min(BATCH, self._due()))
+        while self._news and perf_counter() < end and (due := self._due()) > 0:
+            self._write(min(BATCH, due))
         if not self._news:
             self._finish()
 
     def _write(self, most: int) -> None:
         news = self._news
         hub = self._hub
-        head = hub.held.head
+        head = hub.feed.head
         sent = 0
         for _ in range(min(most, len(news))):
             subscriber = news.popleft()
             if subscriber.position < head and not subscriber.paused_at:
-                data = hub.tail(subscriber.position, subscriber.framing)
+                data = hub.feed.tail(subscriber)
                 subscriber.position = head
+                if not data:
+                    continue
                 sent += len(data)
                 try:
                     subscriber.transport.write(data)
@@ -125,19 +159,19 @@ class Pump:
         while self._underway and self._underway[0].number <= self._goal:
             change = self._underway.popleft()
             self._delivered(Delivery(at=change.at, first=change.first, last=now, streams=streams))
-        if self._hub.held.head > self._goal:
+        if self._hub.feed.head > self._goal:
             self._begin()
             if not self._news:
                 self._finish()
 
     def _beat_slice(self) -> None:
         hub = self._hub
-        frame = self._heartbeat()
+        frame = hub.feed.heartbeat()
         end = perf_counter() + SLICE
         while self._beats and perf_counter() < end:
             for _ in range(min(BATCH, len(self._beats))):
                 subscriber = self._beats.popleft()
-                if subscriber.position == hub.held.head and not subscriber.paused_at:
+                if subscriber.position == hub.feed.head and not subscriber.paused_at:
                     data = frame[subscriber.framing]
                     hub.stats.sent_bytes += len(data)
                     subscriber.transport.write(data)

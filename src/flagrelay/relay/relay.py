@@ -92,7 +92,7 @@ class Relay:
     @property
     def streams(self) -> int:
         """Open streams, over all environments."""
-        return sum(len(pipeline.hub.subscribers) for pipeline in self.pipelines.values())
+        return sum(pipeline.streams for pipeline in self.pipelines.values())
 
     async def drain(self, *, spread: float, timeout: float) -> None:  # noqa: ASYNC109 - a limit told to streams, too
         """End every stream with a goodbye; new ones are refused from now on.
@@ -105,4 +105,5 @@ class Relay:
         deadline = asyncio.get_running_loop().time() + timeout
         async with asyncio.TaskGroup() as tasks:
             for pipeline in self.pipelines.values():
-                tasks.create_task(pipeline.hub.drain(spread=spread, deadline=deadline))
+                for hub in pipeline.hubs.values():
+                    tasks.create_task(hub.drain(spread=spread, deadline=deadline))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from flagrelay.wire.frame import Framing
 
 if TYPE_CHECKING:  # the two know each other; only one can import the other
+    from flagrelay.relay.evaluations import View
     from flagrelay.relay.hub import Hub
 
 GONE = sys.maxsize
@@ -38,18 +39,27 @@ class Subscriber(asyncio.Protocol):
         framing: which bytes of a frame it takes.
         key_id: the id of the access key that opened it.
         ends_at: when its lifetime is over, in the event loop's time.
+        view: the evaluation context that it is evaluated for; None for one that gets definitions.
     """
 
-    __slots__ = ("ends_at", "framing", "hub", "key_id", "paused_at", "position", "transport")
+    __slots__ = ("ends_at", "framing", "hub", "key_id", "paused_at", "position", "transport", "view")
 
     def __init__(
-        self, hub: "Hub", transport: StreamTransport, *, framing: Framing, key_id: str, ends_at: float
+        self,
+        hub: "Hub",
+        transport: StreamTransport,
+        *,
+        framing: Framing,
+        key_id: str,
+        ends_at: float,
+        view: "View | None" = None,
     ) -> None:
         self.hub = hub
         self.transport = transport
         self.framing = framing
         self.key_id = key_id
         self.ends_at = ends_at
+        self.view = view
         self.position = GONE
         self.paused_at = 0.0
 

@@ -9,7 +9,13 @@ evaluation contexts are never logged.
     handover    a uvicorn connection, taken out of uvicorn's hands
     portable    the same stream as a response of any ASGI server
     streams     GET /v1/stream
+    evaluations GET and POST /v1/evaluations/stream, GET /ofrep/v1/events
+    ofrep       POST /ofrep/v1/evaluate/flags, and one by one
     flagset     GET /v1/flags
+    cors        which web pages may ask for evaluated values
+    rates       how often each key may ask
+    bodies      the bodies of requests, as large as they may be
+    conditional whether a client has what it asks for
     health      GET /livez, GET /readyz
     metrics     GET /metrics
     refusals    every error as JSON

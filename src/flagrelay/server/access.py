@@ -7,12 +7,18 @@ from flagrelay.relay.pipeline import Pipeline
 from flagrelay.server.context import Context
 from flagrelay.store.access_keys import AccessKey
 
+VIEWERS = ("server", "client")
+"""The kinds of keys that may see evaluated values."""
+
+ENVIRONMENT = "flagrelay.environment"
+"""Where a request's scope says which environment its key is for."""
+
 NOT_LOADED_RETRY_AFTER = 1
 """Seconds after which an environment that has not loaded yet is worth another try."""
 
 
 def authenticate(context: Context, request: Request, *kinds: str) -> AccessKey:
-    """The access key of a request: `Authorization: Bearer KEY`.
+    """The access key of a request: `Authorization: Bearer KEY`, or `X-API-Key: KEY`.
 
     Raises:
         Refusal: 401 without a key, or with an unknown or expired one; 403 for a kind not among `kinds`; 503
@@ -20,8 +26,30 @@ def authenticate(context: Context, request: Request, *kinds: str) -> AccessKey:
     """
     scheme, _, secret = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not secret.strip():
-        raise Refusal(401, "UNAUTHORIZED", "no access key: send it as `Authorization: Bearer KEY`")
-    key = context.keyring.check(secret.strip())
+        secret = request.headers.get("x-api-key", "")
+    if not secret.strip():
+        raise Refusal(401, "UNAUTHORIZED", "no access key: send it as `Authorization: Bearer KEY`, or as `X-API-Key`")
+    return _of_kind(request, context.keyring.check(secret.strip()), kinds)
+
+
+def authenticate_viewer(context: Context, request: Request) -> tuple[AccessKey, bool]:
+    """The access key of a request for evaluated values, and whether it sees only what may leave to clients.
+
+    A GET may bring a stream's token instead: `?token=TOKEN`. It sees what a client key sees.
+
+    Raises:
+        Refusal: as for `authenticate`.
+    """
+    token = request.query_params.get("token", "") if request.method in ("GET", "HEAD") else ""
+    if token:
+        return _of_kind(request, context.keyring.check_token(token), VIEWERS), True
+    key = authenticate(context, request, *VIEWERS)
+    return key, key.kind == "client"
+
+
+def _of_kind(request: Request, key: AccessKey, kinds: tuple[str, ...]) -> AccessKey:
+    # Which origins may read the answer is a matter of the key's environment.
+    request.scope[ENVIRONMENT] = key.environment
     if key.kind not in kinds:
         raise Refusal(
             403,

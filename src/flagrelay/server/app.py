@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from flagrelay.errors import Refusal
@@ -17,10 +18,14 @@ from flagrelay.relay.pipeline import PipelineOptions
 from flagrelay.relay.relay import Relay
 from flagrelay.server import refusals
 from flagrelay.server.context import Context
+from flagrelay.server.cors import Cors
+from flagrelay.server.evaluations import evaluation_stream, event_stream
 from flagrelay.server.flagset import flags
 from flagrelay.server.health import livez, readyz
 from flagrelay.server.keyring import Keyring
 from flagrelay.server.metrics import Metrics, metrics
+from flagrelay.server.ofrep import EVENTS, evaluate_flag, evaluate_flags
+from flagrelay.server.rates import Rates
 from flagrelay.server.streams import stream
 from flagrelay.settings import Settings, settings_from_environment
 from flagrelay.store.access_keys import AccessKey
@@ -31,6 +36,10 @@ log = structlog.get_logger()
 ROUTES = (
     Route("/v1/stream", stream),
     Route("/v1/flags", flags),
+    Route("/v1/evaluations/stream", evaluation_stream, methods=["GET", "POST"]),
+    Route("/ofrep/v1/evaluate/flags", evaluate_flags, methods=["POST"]),
+    Route("/ofrep/v1/evaluate/flags/{key:path}", evaluate_flag, methods=["POST"]),
+    Route(EVENTS, event_stream),
     Route("/livez", livez),
     Route("/readyz", readyz),
     Route("/metrics", metrics),
@@ -61,6 +70,7 @@ def create_app(settings: Settings, *, on_crash: Callable[[BaseException], None] 
     app = Starlette(
         routes=list(ROUTES),
         lifespan=lifespan,
+        middleware=[Middleware(Cors)],
         exception_handlers={
             Refusal: refusals.refused,
             HTTPException: refusals.not_routed,
@@ -98,6 +108,7 @@ def make_context(settings: Settings, store: Store) -> Context:
             lagging_timeout=settings.lagging_timeout,
             changes_held=settings.changes_held,
             changes_held_bytes=settings.changes_held_bytes,
+            refetch_spread=settings.refetch_spread,
         ),
         on_delivered=exported.delivered,
         discover_interval=settings.verify_interval,
@@ -109,7 +120,7 @@ def make_context(settings: Settings, store: Store) -> Context:
         log.info("access key ended", id=key.id, environment=key.environment, reason=reason)
         pipeline = relay.pipelines.get(key.environment)
         if pipeline:
-            task = asyncio.create_task(pipeline.hub.dismiss_key(key.id, reason))
+            task = asyncio.create_task(pipeline.dismiss_key(key.id, reason))
             endings.add(task)
             task.add_done_callback(endings.discard)
 
@@ -120,7 +131,7 @@ def make_context(settings: Settings, store: Store) -> Context:
         interval=settings.verify_interval,
         backoff=Backoff(settings.backoff_min, settings.backoff_max),
     )
-    return Context(settings, relay, keyring, exported)
+    return Context(settings, relay, keyring, exported, Rates(settings.max_evaluations_per_second))
 
 
 @asynccontextmanager

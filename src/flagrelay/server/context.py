@@ -7,6 +7,7 @@ from starlette.requests import Request
 from flagrelay.relay.relay import Relay
 from flagrelay.server.keyring import Keyring
 from flagrelay.server.metrics import Metrics
+from flagrelay.server.rates import Rates
 from flagrelay.settings import Settings
 
 
@@ -18,6 +19,7 @@ class Context:
     relay: Relay
     keyring: Keyring
     metrics: Metrics
+    rates: Rates
 
 
 def context_of(request: Request) -> Context:

@@ -4,6 +4,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from flagrelay.server.access import authenticate, pipeline_for, refuse_body
+from flagrelay.server.conditional import matches
 from flagrelay.server.context import context_of
 from flagrelay.wire.event_id import format_event_id
 from flagrelay.wire.frame import flag_set
@@ -19,12 +20,6 @@ async def flags(request: Request) -> Response:
     # Weak: two relays may write the same flags in another order.
     etag = f'W/"{format_event_id(snapshot.position.epoch, snapshot.position.revision)}"'
     headers = {"etag": etag, "cache-control": "private, no-cache"}
-    if _matches(request.headers.get("if-none-match", ""), etag):
+    if matches(request.headers.get("if-none-match", ""), etag):
         return Response(status_code=304, headers=headers)
     return Response(flag_set(snapshot), headers=headers, media_type="application/json")
-
-
-def _matches(if_none_match: str, etag: str) -> bool:
-    """The weak comparison of RFC 9110, section 13.1.2."""
-    candidates = [candidate.strip().removeprefix("W/") for candidate in if_none_match.split(",")]
-    return "*" in candidates or etag.removeprefix("W/") in candidates

@@ -11,7 +11,7 @@ import structlog
 from flagrelay.errors import Refusal
 from flagrelay.relay.backoff import Backoff
 from flagrelay.relay.channel import Listener, listen
-from flagrelay.store.access_keys import AccessKey, digest, read_access_keys, read_keys_position
+from flagrelay.store.access_keys import AccessKey, digest, read_access_keys, read_keys_position, stream_token
 from flagrelay.store.connection import Store
 from flagrelay.store.subscription import subscribe_keys
 
@@ -45,6 +45,7 @@ class Keyring:
         self.loaded = False
         self.reason = "not connected to Redis yet"
         self._keys: Mapping[str, AccessKey] = {}
+        self._by_id: Mapping[str, AccessKey] = {}
         self._position: tuple[str, int] | None = None
         self._expired: set[str] = set()
         self._changed = asyncio.Event()
@@ -63,7 +64,21 @@ class Keyring:
         """
         wanted = digest(secret)
         key = self._keys.get(wanted)
-        if key is not None and hmac.compare_digest(key.digest, wanted):
+        return self._valid(key if key is not None and hmac.compare_digest(key.digest, wanted) else None)
+
+    def check_token(self, token: str) -> AccessKey:
+        """The access key that a stream's token stands for.
+
+        Raises:
+            Refusal: as for `check`.
+        """
+        key = self._by_id.get(token.partition(".")[0])
+        ours = stream_token(key) if key else ""
+        known = key is not None and hmac.compare_digest(ours.encode(), token.encode(errors="replace"))
+        return self._valid(key if known else None)
+
+    def _valid(self, key: AccessKey | None) -> AccessKey:
+        if key is not None:
             if key.expires is None or key.expires > time():
                 return key
             raise Refusal(401, "UNAUTHORIZED", f'the access key "{key.id}" has expired: create another one')
@@ -105,6 +120,7 @@ class Keyring:
             return
         before = self._keys
         self._keys = read.keys if read else {}
+        self._by_id = {key.id: key for key in self._keys.values()}
         self._position = read.position if read else None
         self.loaded = self.live = True
         for wanted, key in before.items():

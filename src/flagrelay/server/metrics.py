@@ -83,6 +83,7 @@ def _families() -> dict[str, Metric]:
     return dict(
         (
             gauge("streams_open", "Streams open now"),
+            gauge("streams_open_by_kind", "Streams open now, by what they are fed with", "kind"),
             gauge("streams_lagging", "Streams whose client does not read fast enough now"),
             counter("streams_opened", "Streams opened"),
             counter("streams_resumed", "Streams opened, by how they began: full, delta, current", "resume"),
@@ -103,10 +104,10 @@ def _families() -> dict[str, Metric]:
 
 
 def _collect(families: dict[str, Metric], name: str, pipeline: Pipeline) -> None:
-    stats, hub, source, snapshot = pipeline.stats, pipeline.hub, pipeline.source, pipeline.snapshot
+    stats, source, snapshot = pipeline.stats, pipeline.source, pipeline.snapshot
     single = {
-        "streams_open": len(hub.subscribers),
-        "streams_lagging": len(hub.lagging),
+        "streams_open": pipeline.streams,
+        "streams_lagging": sum(len(hub.lagging) for hub in pipeline.hubs.values()),
         "streams_opened": stats.opened,
         "sent_bytes": stats.sent_bytes,
         "changes_applied": stats.changes,
@@ -122,6 +123,7 @@ def _collect(families: dict[str, Metric], name: str, pipeline: Pipeline) -> None
             "source_age_seconds": pipeline.age,
         }
     labelled = {
+        "streams_open_by_kind": {kind: len(hub.subscribers) for kind, hub in pipeline.hubs.items()},
         "streams_resumed": stats.resumed,
         "streams_closed": stats.closed,
         "source_reloads": stats.reloads,

@@ -2,16 +2,20 @@
 
 import asyncio
 import random
+from collections.abc import Callable, Mapping
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from flagrelay.errors import Refusal
+from flagrelay.relay.evaluations import View
 from flagrelay.relay.hub import Hub, Resume
+from flagrelay.relay.pipeline import Pipeline
 from flagrelay.relay.subscriber import StreamTransport, Subscriber
 from flagrelay.server.access import authenticate, pipeline_for, refuse_body
 from flagrelay.server.context import Context, context_of
+from flagrelay.server.cors import cors_headers
 from flagrelay.server.handover import EXTENSION, HandedOver, HandOver
 from flagrelay.server.portable import PortableResponse, ResponseTransport
 from flagrelay.store.access_keys import AccessKey
@@ -38,11 +42,11 @@ async def stream(request: Request) -> Response:
     last_event_id = request.headers.get("last-event-id", "")
     trust_ahead = await pipeline.settle(last_event_id)
     key = authenticate(context, request, "server")  # it may have been revoked while we waited
-    admit(context, pipeline.hub, key)
+    admit(context, pipeline, key)
     return open_stream(context, request, pipeline.hub, key, last_event_id, trust_ahead=trust_ahead)
 
 
-def admit(context: Context, hub: Hub, key: AccessKey) -> None:
+def admit(context: Context, pipeline: Pipeline, key: AccessKey) -> None:
     """Refuse a stream for which there is no room.
 
     Raises:
@@ -54,22 +58,39 @@ def admit(context: Context, hub: Hub, key: AccessKey) -> None:
         why = "this relay is shutting down"
     elif context.relay.streams >= settings.max_streams:
         why = f"this relay is full: it holds {settings.max_streams} streams"
-    elif hub.streams_by_key[key.id] >= settings.max_streams_per_key:
+    elif pipeline.streams_of(key.id) >= settings.max_streams_per_key:
         why = f'the access key "{key.id}" has {settings.max_streams_per_key} streams open, which is its limit'
     if why:
         raise Refusal(503, "OVERLOADED", why, retry_after=random.randint(*FULL_RETRY_AFTER))
 
 
 def open_stream(
-    context: Context, request: Request, hub: Hub, key: AccessKey, last_event_id: str, *, trust_ahead: bool
+    context: Context,
+    request: Request,
+    hub: Hub,
+    key: AccessKey,
+    last_event_id: str,
+    *,
+    trust_ahead: bool,
+    view: Callable[[], View | None] = lambda: None,
 ) -> Response:
-    """Register the stream and write its first bytes, all in this turn of the event loop."""
+    """Register the stream and write its first bytes, all in this turn of the event loop.
+
+    Args:
+        context: of the application.
+        request: which it answers, read to its end.
+        hub: where the stream belongs.
+        key: what opened it.
+        last_event_id: where it resumes.
+        trust_ahead: whether it may be ahead of this relay.
+        view: the evaluation context that it is evaluated for, taken once it is certain that there will be a stream.
+    """
     settings = context.settings
     ends_at = asyncio.get_running_loop().time() + settings.stream_lifetime * random.uniform(0.8, 1.0)
     hand_over: HandOver | None = request.scope.get("extensions", {}).get(EXTENSION)
 
     def subscribe(transport: StreamTransport, framing: Framing) -> tuple[Subscriber, Resume, bytes]:
-        subscriber = Subscriber(hub, transport, framing=framing, key_id=key.id, ends_at=ends_at)
+        subscriber = Subscriber(hub, transport, framing=framing, key_id=key.id, ends_at=ends_at, view=view())
         return subscriber, *hub.join(subscriber, last_event_id, trust_ahead=trust_ahead)
 
     if hand_over:
@@ -81,7 +102,7 @@ def open_stream(
         subscriber, resume, start = subscribe(handed.transport, framing)
         handed.transport.set_write_buffer_limits(high=settings.high_water)
         handed.transport.set_protocol(subscriber)
-        handed.transport.write(_head(handed, resume, framing) + start)
+        handed.transport.write(_head(handed, resume, framing, cors_headers(request.scope)) + start)
         return Silence()
     response_transport = ResponseTransport(settings.high_water)
     subscriber, resume, start = subscribe(response_transport, Framing.PLAIN)
@@ -102,7 +123,8 @@ _HEAD = b"HTTP/1.1 200 OK\r\n%b" % b"".join(
 )
 
 
-def _head(handed: HandedOver, resume: Resume, framing: Framing) -> bytes:
+def _head(handed: HandedOver, resume: Resume, framing: Framing, cors: Mapping[str, str]) -> bytes:
     server = b"".join(b"%b: %b\r\n" % header for header in handed.headers)
+    server += "".join(f"{name}: {value}\r\n" for name, value in cors.items()).encode("latin-1")
     end = b"transfer-encoding: chunked" if framing is Framing.CHUNKED else b"connection: close"
     return b"%b%bflagrelay-resume: %b\r\n%b\r\n\r\n" % (_HEAD, server, resume.value.encode(), end)

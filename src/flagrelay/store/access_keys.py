@@ -1,6 +1,8 @@
 """Access keys, stored hashed."""
 
+import base64
 import hashlib
+import hmac
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -61,6 +63,16 @@ class KeysSnapshot:
 def digest(secret: str) -> str:
     """What is stored of a secret."""
     return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def stream_token(key: AccessKey) -> str:
+    """What stands for a key in a URL, where a browser's EventSource can send no header.
+
+    It opens streams of evaluated values and OFREP's event streams, as a client key does, and nothing else. It is the
+    same on every relay, says nothing of the key or of what is stored of it, and is revoked with it.
+    """
+    signed = hmac.new(key.digest.encode(), f"flagrelay stream {key.id}".encode(), hashlib.sha256).digest()
+    return f"{key.id}.{base64.urlsafe_b64encode(signed[:24]).decode()}"
 
 
 async def create_access_key(

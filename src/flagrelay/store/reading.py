@@ -8,8 +8,9 @@ from typing import Any
 import orjson
 from redis.exceptions import ExecAbortError, OutOfMemoryError
 
-from flagrelay.errors import EnvironmentMissing, FlagMissing, StoreCorrupt
+from flagrelay.errors import DefinitionError, EnvironmentMissing, FlagMissing, StoreCorrupt
 from flagrelay.flags.change import Definition, Rule
+from flagrelay.flags.environment_settings import EnvironmentSettings, read_settings
 from flagrelay.flags.position import Position
 from flagrelay.flags.snapshot import Snapshot
 from flagrelay.store.connection import Store
@@ -51,6 +52,7 @@ class State:
     flags: Mapping[str, FlagEntry] = field(default_factory=dict)
     evaluators: Mapping[str, tuple[int, Rule]] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    settings: EnvironmentSettings = field(default_factory=EnvironmentSettings)
 
 
 async def read_snapshot(store: Store, environment: str) -> Snapshot:
@@ -71,6 +73,7 @@ async def read_snapshot(store: Store, environment: str) -> Snapshot:
         flags={key: entry.definition for key, entry in _flags(environment, flags, {}).items()},
         evaluators={name: rule for name, (_, rule) in _evaluators(environment, evaluators).items()},
         metadata=_metadata(environment, state),
+        settings=_settings(environment, state),
     )
 
 
@@ -94,6 +97,7 @@ async def read_state(store: Store, environment: str) -> State:
         flags=_flags(environment, flags, killed),
         evaluators=_evaluators(environment, evaluators),
         metadata=_metadata(environment, state),
+        settings=_settings(environment, state),
     )
 
 
@@ -110,6 +114,18 @@ async def read_flag(store: Store, environment: str, key: str) -> FlagEntry:
         raise FlagMissing(environment, key)
     name = key.encode()
     return _flags(environment, {name: flag}, {name: killed} if killed else {})[key]
+
+
+async def read_populations(store: Store, environment: str) -> set[str]:
+    """The names of an environment's populations.
+
+    Raises:
+        EnvironmentMissing: there is no such environment.
+    """
+    await read_position(store, environment)
+    with store.talking():
+        names = await store.client.hkeys(store.keys.evaluators(environment))
+    return {name.decode(errors="replace") for name in names}
 
 
 async def read_position(store: Store, environment: str) -> Position:
@@ -213,6 +229,13 @@ def _metadata(environment: str, state: Hash) -> Mapping[str, Any]:
     if not isinstance(metadata, dict):
         raise unreadable(environment, "metadata")
     return metadata
+
+
+def _settings(environment: str, state: Hash) -> EnvironmentSettings:
+    try:
+        return read_settings(orjson.loads(state.get(b"settings", b"{}")))
+    except (ValueError, DefinitionError, AttributeError) as error:
+        raise unreadable(environment, "settings") from error
 
 
 def state_damaged(environment: str) -> StoreCorrupt:

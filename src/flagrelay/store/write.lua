@@ -144,10 +144,10 @@ local function forbidden(action)
 end
 
 -- Writes one change. `touched` lists {hash, member of the message, name, text or nil to delete}; `metadata` is the
--- text of the flag set's new metadata, or ''; `note` writes what belongs to it in `killed`, given the time. The
+-- text of the flag set's new metadata, or '', `settings` that of the environment's settings; `note` writes what belongs to it in `killed`, given the time. The
 -- changelog comes first: out of memory, or a stream that is not ours, stops the script before anything was written.
 -- PUBLISH comes last: were it refused, everything would be written, and relays find it when they compare.
-local function commit(nonce, actor, reason, urgent, touched, metadata, note)
+local function commit(nonce, actor, reason, urgent, touched, metadata, settings, note)
   local epoch, revision, previous = position()
   revision = revision + 1
   local time = redis.call('TIME')
@@ -161,7 +161,8 @@ local function commit(nonce, actor, reason, urgent, touched, metadata, note)
   local message = head .. ',"actor":' .. actor .. ',"reason":' .. reason .. ',"urgent":' .. urgent
     .. ',"flags":{' .. table.concat(parts[FLAGS], ',') .. '}'
     .. ',"$evaluators":{' .. table.concat(parts[EVALUATORS], ',') .. '}'
-    .. (metadata ~= '' and ',"metadata":' .. metadata or '') .. '}'
+    .. (metadata ~= '' and ',"metadata":' .. metadata or '')
+    .. (settings ~= '' and ',"settings":' .. settings or '') .. '}'
 
   redis.call('XADD', CHANGES, 'MAXLEN', '~', CHANGELOG_LENGTH, revision .. '-0', 'change', message)
   for _, each in ipairs(touched) do
@@ -176,6 +177,7 @@ local function commit(nonce, actor, reason, urgent, touched, metadata, note)
   redis.call('HSET', STATE, 'revision', revision, 'nonce', nonce,
     'flags', redis.call('HLEN', FLAGS), 'evaluators', redis.call('HLEN', EVALUATORS))
   if metadata ~= '' then redis.call('HSET', STATE, 'metadata', metadata) end
+  if settings ~= '' then redis.call('HSET', STATE, 'settings', settings) end
   note(at)
   redis.call('PUBLISH', CHANGES, #message <= LARGEST_MESSAGE and message or head .. '}')
   return {'WRITTEN', revision, at}
@@ -197,12 +199,12 @@ local function destroy()
   return {'DESTROYED'}
 end
 
--- ARGV: nonce, actor (JSON), reason (JSON), urgent (JSON), metadata (JSON or ''), most flags, then for each entry
--- four: 'flag' or 'population', name, the revision that the writer read or '', text or '' to delete.
+-- ARGV: nonce, actor (JSON), reason (JSON), urgent (JSON), metadata (JSON or ''), settings (JSON or ''), most flags, then
+-- for each entry four: 'flag' or 'population', name, the revision that the writer read or '', text or '' to delete.
 local function change()
-  local nonce, actor, reason, urgent, metadata, most = unpack(ARGV, 2, 7)
+  local nonce, actor, reason, urgent, metadata, settings, most = unpack(ARGV, 2, 8)
   local touched, grows = {}, 0
-  for index = 8, #ARGV, 4 do
+  for index = 9, #ARGV, 4 do
     local kind, name, expected, text = unpack(ARGV, index, index + 3)
     local hash = kind == 'flag' and FLAGS or EVALUATORS
     if expected ~= '' then
@@ -215,7 +217,7 @@ local function change()
   end
   local flags = redis.call('HLEN', FLAGS) + grows
   if grows > 0 and flags > tonumber(most) then return {'FULL', flags} end
-  return commit(nonce, actor, reason, urgent, touched, metadata, function()
+  return commit(nonce, actor, reason, urgent, touched, metadata, settings, function()
     for _, each in ipairs(touched) do
       if each.hash == FLAGS then redis.call('HDEL', KILLED, each.name) end
     end
@@ -251,7 +253,7 @@ local function kill()
   local _, revision = position()
   if span and text == current then return {'UNCHANGED', revision, '0'} end
   local touched = {{hash = FLAGS, name = key, quoted = quoted(key), text = text}}
-  return commit(nonce, actor, reason, 'true', touched, '', function(at)
+  return commit(nonce, actor, reason, 'true', touched, '', '', function(at)
     redis.call('HSET', KILLED, key, string.format('{"at":%s,"actor":%s,"reason":%s,"to":%s,"original":%s}',
       at, actor, reason, variant ~= '' and quoted(variant) or 'null', original))
   end)
@@ -266,7 +268,7 @@ local function revive()
   local span = members_if_sound(kept).original
   if not span then return {'UNREADABLE', 'kill of flag', key} end
   local touched = {{hash = FLAGS, name = key, quoted = quoted(key), text = string.sub(kept, span[1], span[2])}}
-  return commit(nonce, actor, reason, 'true', touched, '', function() redis.call('HDEL', KILLED, key) end)
+  return commit(nonce, actor, reason, 'true', touched, '', '', function() redis.call('HDEL', KILLED, key) end)
 end
 
 -- ARGV: the epoch, revision and nonce that the caller saw, the fresh epoch

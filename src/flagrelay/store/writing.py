@@ -17,6 +17,7 @@ from flagrelay.errors import (
 )
 from flagrelay.flags.change import Definition, Rule
 from flagrelay.flags.definition import MAX_FLAGS, check_flag, check_metadata, check_population
+from flagrelay.flags.environment_settings import EnvironmentSettings
 from flagrelay.flags.position import Position
 from flagrelay.store.connection import Store
 from flagrelay.store.reading import entries_lost, state_damaged, unreadable
@@ -37,6 +38,7 @@ class Draft:
     flags: Mapping[str, Definition | None] = field(default_factory=dict)
     evaluators: Mapping[str, Rule | None] = field(default_factory=dict)
     metadata: Mapping[str, Any] | None = None
+    settings: EnvironmentSettings | None = None
     expected_flags: Mapping[str, int] = field(default_factory=dict)
     expected_evaluators: Mapping[str, int] = field(default_factory=dict)
     actor: str = ""
@@ -72,7 +74,8 @@ async def write_change(store: Store, environment: str, draft: Draft) -> Written:
         arguments += ["population", name, draft.expected_evaluators.get(name, ""), text]
     metadata = b"" if draft.metadata is None else orjson.dumps(check_metadata(draft.metadata))
     who = (text_as_json(draft.actor), text_as_json(draft.reason), orjson.dumps(draft.urgent))
-    return await _write(store, environment, "", "change", *who, metadata, MAX_FLAGS, *arguments)
+    settings = b"" if draft.settings is None else orjson.dumps(draft.settings.as_json())
+    return await _write(store, environment, "", "change", *who, metadata, settings, MAX_FLAGS, *arguments)
 
 
 async def kill_flag(

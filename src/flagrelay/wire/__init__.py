@@ -6,5 +6,7 @@ only. Every decoder raises `MessageError` on bad bytes and nothing else, whateve
     message    change messages as Redis carries them
     event_id   `EPOCH.REVISION`, the id of a `put` or `patch`
     frame      the final bytes of one event, made once, shared by every stream
+    evaluated  evaluated values: what each flag says for one context
+    ofrep      OFREP's bodies and events
     sse        the other direction: an incremental parser of `text/event-stream`
 """

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from flagrelay.flags.change import Change
+from flagrelay.flags.environment_settings import EnvironmentSettings
 from flagrelay.flags.snapshot import Snapshot
 from flagrelay.wire.event_id import format_event_id
 
@@ -35,15 +36,16 @@ END = Frame(b"", b"0\r\n\r\n")
 
 def flag_set(snapshot: Snapshot) -> bytes:
     """The whole flag set as JSON: the data of a `put`, and the body of `GET /v1/flags`."""
-    return orjson.dumps(
-        {"flags": snapshot.flags, "$evaluators": snapshot.evaluators, "metadata": snapshot.metadata},
-    )
+    data: dict[str, Any] = {"flags": snapshot.flags, "$evaluators": snapshot.evaluators, "metadata": snapshot.metadata}
+    if snapshot.settings.fractional != EnvironmentSettings().fractional:
+        data["fractional"] = snapshot.settings.fractional
+    return orjson.dumps(data)
 
 
 def put_frame(snapshot: Snapshot) -> Frame:
     """The whole flag set, as an event."""
     position = snapshot.position
-    return _framed(_event("put", flag_set(snapshot), format_event_id(position.epoch, position.revision)))
+    return event_frame("put", flag_set(snapshot), format_event_id(position.epoch, position.revision))
 
 
 def patch_frame(change: Change) -> Frame:
@@ -51,13 +53,15 @@ def patch_frame(change: Change) -> Frame:
     data: dict[str, Any] = {"at": change.at, "flags": change.flags, "$evaluators": change.evaluators}
     if change.metadata is not None:
         data["metadata"] = change.metadata
-    return _framed(_event("patch", orjson.dumps(data), format_event_id(change.epoch, change.revision)))
+    if change.settings is not None:
+        data["fractional"] = change.settings.fractional
+    return event_frame("patch", orjson.dumps(data), format_event_id(change.epoch, change.revision))
 
 
 def heartbeat_frame(*, revision: int, live: bool, age_ms: int) -> Frame:
     """How fresh the stream's state is; without an id, so that it moves nobody's Last-Event-ID."""
     data = {"revision": revision, "source": "live" if live else "stale", "age_ms": age_ms}
-    return _framed(_event("heartbeat", orjson.dumps(data)))
+    return event_frame("heartbeat", orjson.dumps(data))
 
 
 def goodbye_frame(reason: str, *, retry_ms: int) -> Frame:
@@ -68,6 +72,17 @@ def goodbye_frame(reason: str, *, retry_ms: int) -> Frame:
 def retry_frame(retry_ms: int) -> Frame:
     """When to come back, should the stream break; no event, it only sets the client's reconnection time."""
     return _framed(b"retry: %d\n\n" % retry_ms)
+
+
+def comment_frame(text: str, *, retry_ms: int | None = None) -> Frame:
+    """What no client takes for an event; with when to come back, where that is said."""
+    retry = b"" if retry_ms is None else b"retry: %d\n" % retry_ms
+    return _framed(b": %b\n%b\n" % (text.encode(), retry))
+
+
+def event_frame(kind: str, data: bytes, event_id: str = "") -> Frame:
+    """An event of one line of JSON."""
+    return _framed(_event(kind, data, event_id))
 
 
 def error_body(code: str, details: str) -> bytes:

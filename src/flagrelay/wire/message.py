@@ -5,12 +5,13 @@ from typing import Any
 
 import orjson
 
-from flagrelay.errors import MessageError
+from flagrelay.errors import DefinitionError, MessageError
 from flagrelay.flags.change import Change, Hint
+from flagrelay.flags.environment_settings import EnvironmentSettings, read_settings
 
 _HEADER = {"epoch": str, "revision": int, "nonce": str, "previous": str}
 _DETAILS = {"at": (int, 0), "actor": (str, ""), "reason": (str, ""), "urgent": (bool, False)}
-_BODY = ("flags", "$evaluators", "metadata")
+_BODY = ("flags", "$evaluators", "metadata", "settings")
 
 
 def encode_change(change: Change) -> bytes:
@@ -29,6 +30,8 @@ def encode_change(change: Change) -> bytes:
     }
     if change.metadata is not None:
         message["metadata"] = change.metadata
+    if change.settings is not None:
+        message["settings"] = change.settings.as_json()
     return orjson.dumps(message)
 
 
@@ -86,4 +89,22 @@ def _change(message: Mapping[str, Any]) -> Change:
     for key, flag in flags.items():
         if flag is not None and not isinstance(flag, dict):
             raise MessageError(f"flag {key!r:.80} should be an object or null and is {flag!r:.80}")
-    return Change(**_header(message), **details, flags=flags, evaluators=evaluators, metadata=metadata)
+    return Change(
+        **_header(message),
+        **details,
+        flags=flags,
+        evaluators=evaluators,
+        metadata=metadata,
+        settings=_settings(message.get("settings")),
+    )
+
+
+def _settings(document: object) -> EnvironmentSettings | None:
+    if document is None:
+        return None
+    if not isinstance(document, dict):
+        raise MessageError(f"'settings' should be an object and is {document!r:.80}")
+    try:
+        return read_settings(document)
+    except DefinitionError as error:
+        raise MessageError(str(error)) from error
