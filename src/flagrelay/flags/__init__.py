@@ -13,7 +13,10 @@ knows how anything is spelled on a wire; the clock is read for `$flagd.timestamp
     resolution            what a flag says for a context, in OpenFeature's words
     compiled              the flags of a snapshot, compiled; and what of them a change touches
     compiled_flag         one flag, ready to be resolved
-    compiler              rules into functions: folding, sets, short forms
+    compiler              rules into functions: constants folded, populations shared
+    branches, paths, loops, shares    what `if`, `var`, `map`, `fractional` and their like are compiled to
+    shortcuts             what comparisons with constants are compiled to
+    values                what a part of a rule is to the compiler
     forms                 the shapes that rules share, and the Python functions made from them
     operators             what each operator takes and gives
     javascript            values as JavaScript has them: truth, equality, order, conversions

@@ -64,7 +64,7 @@ def parse_number(value: Any) -> float:
     return int(found[0]) if _DIGITS.fullmatch(found[0]) else float(found[0])
 
 
-def to_string(value: Any) -> str:
+def to_string(value: Any) -> str:  # noqa: PLR0911 - one for each type of value
     """`String(value)`."""
     if isinstance(value, str):
         return value
@@ -89,7 +89,7 @@ def _as_float(value: int) -> float:
         return math.copysign(math.inf, value)
 
 
-def _float_to_string(value: float) -> str:
+def _float_to_string(value: float) -> str:  # noqa: PLR0911 - the steps of Number::toString
     if math.isnan(value):
         return "NaN"
     if math.isinf(value):

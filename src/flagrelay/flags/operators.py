@@ -258,8 +258,6 @@ OPERATORS: dict[str, Operator] = {
     "fractional": Operator(1, math.inf),
 }
 
-LOOPS = frozenset({"map", "filter", "reduce", "all", "some", "none"})
-
 REFERENCE = "$ref"
 """Not an operator, but written like one: the name of a population."""
 

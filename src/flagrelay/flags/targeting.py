@@ -1,7 +1,7 @@
 """What a rule may look like on its way in: what would not compile is refused, and so is what can only be a mistake.
 
-Stricter than the compiler, which takes whatever flagd's evaluators take: here flagd's own schema of rules is the measure.
-Where this goes its own way stands in docs/targeting.md.
+Stricter than the compiler, which takes whatever flagd's evaluators take: here flagd's own schema of rules is the
+measure. Where this goes its own way stands in docs/targeting.md.
 """
 
 import re
@@ -44,7 +44,7 @@ class _Checker:
             raise self.fail(path, f"an object with several members ({names:.80}) is no rule: a rule has one operator")
         path = f"{path}.{operator}"
         if operator == REFERENCE:
-            self._reference(path, rule[REFERENCE])
+            self.reference(path, rule[REFERENCE])
             return
         known = OPERATORS.get(operator)
         if known is None:
@@ -58,7 +58,7 @@ class _Checker:
         for index, each in enumerate(arguments):
             self.rule(f"{path}[{index}]" if isinstance(rule[operator], list) else path, each)
 
-    def _reference(self, path: str, name: Any) -> None:
+    def reference(self, path: str, name: Any) -> None:
         if not isinstance(name, str):
             raise self.fail(path, "should be the name of a population")
         if self._populations is not None and name not in self._populations:
@@ -66,17 +66,17 @@ class _Checker:
             cause = f"there are {known:.200}" if known else "none may be named here"
             raise self.fail(path, f'there is no population "{name:.80}"; {cause}')
 
-    def _var(self, path: str, arguments: list[Any]) -> None:
+    def var(self, path: str, arguments: list[Any]) -> None:
         name = arguments[0] if arguments else ""
         if isinstance(name, str) and name.startswith("$flagd") and not _PROVIDED.fullmatch(name):
             raise self.fail(path, f'there is no "{name:.80}": $flagd has flagKey and timestamp')
 
-    def _two_texts(self, path: str, arguments: list[Any]) -> None:
+    def two_texts(self, path: str, arguments: list[Any]) -> None:
         for index, each in enumerate(arguments):
             if not isinstance(each, str | dict):
                 raise self.fail(f"{path}[{index}]", "should be a text, or a rule that gives one")
 
-    def _version(self, path: str, arguments: list[Any]) -> None:
+    def version(self, path: str, arguments: list[Any]) -> None:
         if not isinstance(arguments[1], str) or arguments[1] not in COMPARISONS:
             raise self.fail(f"{path}[1]", f"should be one of {' '.join(COMPARISONS)}")
         for index in (0, 2):
@@ -84,20 +84,20 @@ class _Checker:
             if not isinstance(each, dict) and parse_version(each) is None:
                 raise self.fail(f"{path}[{index}]", f"{each!r:.80} is no version like 1.2.3")
 
-    def _fractional(self, path: str, arguments: list[Any]) -> None:
+    def fractional(self, path: str, arguments: list[Any]) -> None:
         shorthand = isinstance(arguments[0], list)
         if not shorthand and not isinstance(arguments[0], dict):
             raise self.fail(f"{path}[0]", "should be a rule that gives what decides, or a share: [variant, weight]")
         first = 0 if shorthand else 1
         total = 0
         for index, share in enumerate(arguments[first:], first):
-            total += self._share(f"{path}[{index}]", share)
+            total += self.share(f"{path}[{index}]", share)
         if len(arguments) == first:
             raise self.fail(path, "has no shares: [variant, weight]")
         if total > MAX_TOTAL:
             raise self.fail(path, f"the weights come to {total}; the most is {MAX_TOTAL}")
 
-    def _share(self, path: str, share: Any) -> int:
+    def share(self, path: str, share: Any) -> int:
         """The weight of a share, as far as it is known."""
         if isinstance(share, dict):
             return 0
@@ -112,11 +112,11 @@ class _Checker:
 
 
 _CHECKS: dict[str, Callable[[_Checker, str, list[Any]], None]] = {
-    "var": _Checker._var,
-    "starts_with": _Checker._two_texts,
-    "ends_with": _Checker._two_texts,
-    "sem_ver": _Checker._version,
-    "fractional": _Checker._fractional,
+    "var": _Checker.var,
+    "starts_with": _Checker.two_texts,
+    "ends_with": _Checker.two_texts,
+    "sem_ver": _Checker.version,
+    "fractional": _Checker.fractional,
 }
 
 

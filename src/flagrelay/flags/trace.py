@@ -1,7 +1,7 @@
 """The way through a rule, for people: each branch that was taken, what it saw, what it gave.
 
-Rules are walked here, operator by operator, where `compiler` makes functions of them: slower, the same results, and what
-one says is tested against the other.
+Rules are walked here, operator by operator, where `compiler` makes functions of them: slower, the same results, and
+what one says is tested against the other.
 """
 
 from collections.abc import Callable, Mapping
@@ -49,7 +49,7 @@ class _Tracer:
 
     def walk(self, path: str, rule: Any, scope: _Scope) -> Step:
         if isinstance(rule, list):
-            items = self._each(path, rule, scope)
+            items = self.each(path, rule, scope)
             return Step(path, gave=[item.gave for item in items], steps=[each for item in items for each in item.steps])
         operator = operator_of(rule)
         if operator is None:
@@ -60,70 +60,70 @@ class _Tracer:
             inner = self.walk(f"$evaluators.{name}", self._rules.get(name), scope)
             step.steps, step.gave, step.note = [inner], inner.gave, f'population "{name}"'
             return step
-        _WALKS.get(operator, _Tracer._eager)(self, step, arguments_of(rule), scope)
+        _WALKS.get(operator, _Tracer.eager)(self, step, arguments_of(rule), scope)
         return step
 
-    def _each(self, path: str, rules: list[Any], scope: _Scope) -> list[Step]:
+    def each(self, path: str, rules: list[Any], scope: _Scope) -> list[Step]:
         return [self.walk(f"{path}[{index}]", rule, scope) for index, rule in enumerate(rules)]
 
-    def _take(self, step: Step, index: int, rule: Any, scope: _Scope) -> Any:
+    def take(self, step: Step, index: int, rule: Any, scope: _Scope) -> Any:
         taken = self.walk(f"{step.path}[{index}]", rule, scope)
         step.steps.append(taken)
         return taken.gave
 
-    def _eager(self, step: Step, rules: list[Any], scope: _Scope) -> None:
-        values = [self._take(step, index, rule, scope) for index, rule in enumerate(rules)]
+    def eager(self, step: Step, rules: list[Any], scope: _Scope) -> None:
+        values = [self.take(step, index, rule, scope) for index, rule in enumerate(rules)]
         apply = OPERATORS[step.operator].apply if step.operator in OPERATORS else None
         if apply is None:
             raise ValueError(f"{step.operator!r:.80} is no operator")
         step.gave = apply(*values)
 
-    def _if(self, step: Step, rules: list[Any], scope: _Scope) -> None:
+    def branches(self, step: Step, rules: list[Any], scope: _Scope) -> None:
         for index in range(0, len(rules) - 1, 2):
-            if truthy(self._take(step, index, rules[index], scope)):
+            if truthy(self.take(step, index, rules[index], scope)):
                 step.note = f"branch {index // 2 + 1}"
-                step.gave = self._take(step, index + 1, rules[index + 1], scope)
+                step.gave = self.take(step, index + 1, rules[index + 1], scope)
                 return
         if len(rules) % 2:
             step.note = "else"
-            step.gave = self._take(step, len(rules) - 1, rules[-1], scope)
+            step.gave = self.take(step, len(rules) - 1, rules[-1], scope)
         else:
             step.note = "no branch"
 
-    def _and_or(self, step: Step, rules: list[Any], scope: _Scope) -> None:
+    def and_or(self, step: Step, rules: list[Any], scope: _Scope) -> None:
         for index, rule in enumerate(rules):
-            step.gave = self._take(step, index, rule, scope)
+            step.gave = self.take(step, index, rule, scope)
             if truthy(step.gave) == (step.operator == "or"):
                 return
 
-    def _var(self, step: Step, rules: list[Any], scope: _Scope) -> None:
+    def var(self, step: Step, rules: list[Any], scope: _Scope) -> None:
         values = [self.walk(step.path, rule, scope).gave for rule in rules[:2]]
         step.gave = lookup.look(scope.data, scope.flag_key, *(values or [None]))
         step.note = to_string(values[0]) if values else ""
 
-    def _missing(self, step: Step, rules: list[Any], scope: _Scope) -> None:
-        values = [self._take(step, index, rule, scope) for index, rule in enumerate(rules)]
+    def missing(self, step: Step, rules: list[Any], scope: _Scope) -> None:
+        values = [self.take(step, index, rule, scope) for index, rule in enumerate(rules)]
         if step.operator == "missing":
             step.gave = lookup.missing(scope.data, scope.flag_key, values)
         else:
             needed, names, *_ = [*values, 0, []]
             step.gave = lookup.missing_some(scope.data, scope.flag_key, needed, names)
 
-    def _loop(self, step: Step, rules: list[Any], scope: _Scope) -> None:
-        items = self._take(step, 0, rules[0], scope) if rules else None
+    def loop(self, step: Step, rules: list[Any], scope: _Scope) -> None:
+        items = self.take(step, 0, rules[0], scope) if rules else None
 
         def body(item: Any, _key: str) -> Any:
             return self.walk(f"{step.path}[1]", rules[1] if len(rules) > 1 else None, _Scope(item, None)).gave
 
         if step.operator == "reduce":
-            initial = self._take(step, 2, rules[2], scope) if len(rules) > 2 else None  # noqa: PLR2004 - the third
+            initial = self.take(step, 2, rules[2], scope) if len(rules) > 2 else None  # noqa: PLR2004 - the third
             step.gave = lookup.reduced(items, body, initial, "")
         else:
             step.gave = _LOOPS[step.operator](items, body, "")
         step.note = f"{len(items)} items" if isinstance(items, list) else "nothing to visit"
 
-    def _fractional(self, step: Step, rules: list[Any], scope: _Scope) -> None:
-        values = [self._take(step, index, rule, scope) for index, rule in enumerate(rules)]
+    def fractional(self, step: Step, rules: list[Any], scope: _Scope) -> None:
+        values = [self.take(step, index, rule, scope) for index, rule in enumerate(rules)]
         if not values:
             return
         flag_key = scope.flag_key or ""
@@ -161,12 +161,12 @@ _LOOPS: dict[str, Callable[[Any, Any, str], Any]] = {
 }
 
 _WALKS: dict[str, Callable[[_Tracer, Step, list[Any], _Scope], None]] = {
-    **dict.fromkeys(("if", "?:"), _Tracer._if),
-    **dict.fromkeys(("and", "or"), _Tracer._and_or),
-    **dict.fromkeys(("missing", "missing_some"), _Tracer._missing),
-    **dict.fromkeys(("reduce", *_LOOPS), _Tracer._loop),
-    "var": _Tracer._var,
-    "fractional": _Tracer._fractional,
+    **dict.fromkeys(("if", "?:"), _Tracer.branches),
+    **dict.fromkeys(("and", "or"), _Tracer.and_or),
+    **dict.fromkeys(("missing", "missing_some"), _Tracer.missing),
+    **dict.fromkeys(("reduce", *_LOOPS), _Tracer.loop),
+    "var": _Tracer.var,
+    "fractional": _Tracer.fractional,
 }
 
 
