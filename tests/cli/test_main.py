@@ -35,10 +35,10 @@ ALL = dict(commands())
 def test_it_has_exactly_the_commands_that_are_documented() -> None:
     assert {" ".join(words) for words in ALL} == {
         "serve",
-        *("env create", "env list", "env destroy"),
+        *("env create", "env list", "env set", "env destroy"),
         *("flags list", "flags get", "flags put", "flags delete", "flags import", "flags export"),
-        *("kill", "revive", "watch"),
-        *("keys create", "keys list", "keys revoke"),
+        *("kill", "revive", "eval", "explain", "watch"),
+        *("keys create", "keys list", "keys token", "keys revoke"),
         *("settings", "demo"),
     }
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")

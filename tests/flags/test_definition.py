@@ -131,11 +131,11 @@ def test_a_definition_has_at_most_256_kib() -> None:
 
 
 def test_a_definition_nests_at_most_32_levels_deep() -> None:
-    assert check_flag("flag", flag(targeting={"x": nested(MAX_DEPTH - 2)}))
+    assert check_flag("flag", flag(targeting={"log": nested(MAX_DEPTH - 2)}))
     with pytest.raises(DefinitionError, match="nests deeper than 32 levels"):
-        check_flag("flag", flag(targeting={"x": nested(MAX_DEPTH - 1)}))
+        check_flag("flag", flag(targeting={"log": nested(MAX_DEPTH - 1)}))
     with pytest.raises(DefinitionError, match="nests deeper than 32 levels"):
-        check_flag("flag", flag(targeting={"x": nested(sys.getrecursionlimit() * 10)}))
+        check_flag("flag", flag(targeting={"log": nested(sys.getrecursionlimit() * 10)}))
 
 
 @given(JUNK, JUNK)

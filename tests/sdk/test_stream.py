@@ -183,7 +183,7 @@ async def test_an_answer_that_is_no_stream_is_refused(session: aiohttp.ClientSes
         return web.json_response({})
 
     async with server(handler) as url:
-        with pytest.raises(StreamError, match="application/json, and not with a stream"):
+        with pytest.raises(StreamError, match="application/json, and not with what was asked for"):
             await events_of(session, url)
 
 

@@ -16,6 +16,7 @@ from support.streams import ask, stream
 FAMILIES = {
     "flagrelay_build_info": "gauge",
     "flagrelay_streams_open": "gauge",
+    "flagrelay_streams_open_by_kind": "gauge",
     "flagrelay_streams_lagging": "gauge",
     "flagrelay_streams_opened": "counter",
     "flagrelay_streams_resumed": "counter",

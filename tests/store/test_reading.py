@@ -36,7 +36,7 @@ async def test_ten_thousand_flags_are_read_at_one_revision_while_somebody_writes
                 ENVIRONMENT,
                 Draft(
                     flags={key: flag(rounds) for key in edges} | {f"extra-{rounds}": flag(rounds)},
-                    evaluators={"beta": {"==": [rounds]}},
+                    evaluators={"beta": {"==": [rounds, 1]}},
                     metadata={"round": rounds},
                 ),
             )
@@ -65,11 +65,11 @@ async def test_ten_thousand_flags_are_read_at_one_revision_while_somebody_writes
 
 
 async def test_the_state_says_what_writers_need(store: Store, empty: Snapshot) -> None:
-    await write_change(store, ENVIRONMENT, Draft(flags={"a": flag(1), "b": flag(2)}, evaluators={"beta": {"in": []}}))
+    await write_change(store, ENVIRONMENT, Draft(flags={"a": flag(1), "b": flag(2)}, evaluators={"beta": {"in": ["a", []]}}))
     written = await kill_flag(store, ENVIRONMENT, "a", to="off", actor="ada", reason="errors")
     state = await read_state(store, ENVIRONMENT)
     assert state.position == await read_position(store, ENVIRONMENT)
-    assert state.evaluators == {"beta": (1, {"in": []})}
+    assert state.evaluators == {"beta": (1, {"in": ["a", []]})}
     assert state.flags["b"] == FlagEntry("b", 1, flag(2)) == await read_flag(store, ENVIRONMENT, "b")
     killed = await read_flag(store, ENVIRONMENT, "a")
     assert killed == state.flags["a"]

@@ -271,7 +271,7 @@ async def perform(store: Store, operation: tuple[object, ...]) -> None:
             draft = Draft(flags={key: flag(number) for key, number in flags.items()}, expected_flags=flags)
             await write_change(store, ENVIRONMENT, draft)
         case "population", dict(rules):
-            draft = Draft(evaluators={key: None if rule is None else {"==": [rule]} for key, rule in rules.items()})
+            draft = Draft(evaluators={key: None if rule is None else {"==": [rule, 1]} for key, rule in rules.items()})
             await write_change(store, ENVIRONMENT, draft)
         case "metadata", dict(metadata):
             await write_change(store, ENVIRONMENT, Draft(metadata=metadata))
@@ -368,7 +368,7 @@ async def test_an_environment_over_its_limit_can_shrink(
 
 async def test_the_same_nonce_sent_twice_writes_once(store: Store, empty: Snapshot) -> None:
     keys = store.keys.all_of(ENVIRONMENT)
-    change = ("change", "n1", '"ada"', '"why"', "false", "", 10, "flag", "a", "0", json.dumps(flag(1)))
+    change = ("change", "n1", '"ada"', '"why"', "false", "", "", 10, "flag", "a", "0", json.dumps(flag(1)))
     assert (await WRITE.run(store, keys, *change))[:2] == [b"WRITTEN", 1]
     before = await everything(store)
     async with subscribe(store, ENVIRONMENT) as subscription:

@@ -9,12 +9,14 @@ import click
 
 from flagrelay.cli.options import checked_text, env_option, json_option, redis_options, with_store
 from flagrelay.cli.output import clock, one_line, print_json, print_table
+from flagrelay.errors import AccessKeyMissing
 from flagrelay.store.access_keys import (
     KINDS,
     AccessKey,
     create_access_key,
     list_access_keys,
     revoke_access_key,
+    stream_token,
 )
 
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -100,6 +102,24 @@ def list_(environment: str | None, as_json: bool, **redis: Any) -> None:
         return
     rows = [(key.id, key.environment, key.kind, key.name, _day(key.created), _expiry(key)) for key in found]
     print_table(("ID", "ENVIRONMENT", "KIND", "NAME", "CREATED", "EXPIRES"), rows, empty="no access keys")
+
+
+@keys.command(epilog="Example: flagrelay keys token 5f0c9e1ab2d3")
+@click.argument("key_id", metavar="ID")
+@json_option
+@redis_options
+def token(key_id: str, as_json: bool, **redis: Any) -> None:
+    """Print the token that stands for a key in the URLs of streams, for browsers, whose EventSource sends no header.
+
+    It opens streams of evaluated values, sees what a client key sees, and is revoked with the key.
+    """
+    key = next((key for key in with_store(redis, list_access_keys) if key.id == key_id), None)
+    if key is None:
+        raise AccessKeyMissing(key_id)
+    if as_json:
+        print_json({**_shown(key), "token": stream_token(key)})
+    else:
+        click.echo(stream_token(key))
 
 
 @keys.command(epilog="Example: flagrelay keys revoke 5f0c9e1ab2d3")

@@ -18,11 +18,16 @@ COMMANDS = {
     "flags": "Flags: list, get, put, delete, import, export.",
     "kill": "Take a flag back from everybody, at once.",
     "revive": "Undo a kill, exactly.",
+    "eval": "Say what a flag says for a context.",
+    "explain": "Show the way through a flag's rule.",
     "watch": "Follow the changes of an environment as they happen.",
     "keys": "Access keys: create, list, revoke.",
     "settings": "Show every setting.",
     "demo": "See the main job run: a relay, many streams, one un-release.",
 }
+
+ELSEWHERE = {"revive": ("kill", "revive"), "eval": ("evaluate", "eval_"), "explain": ("evaluate", "explain")}
+"""The module and the name in it of commands that are not alone in a module of their name."""
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
@@ -39,8 +44,8 @@ class Commands(click.Group):
         """The command of that name, from the module of that name."""
         if cmd_name not in COMMANDS:
             return None
-        module = {"revive": "kill"}.get(cmd_name, cmd_name)
-        command: click.Command = getattr(import_module(f"flagrelay.cli.{module}"), cmd_name)
+        module, name = ELSEWHERE.get(cmd_name, (cmd_name, cmd_name))
+        command: click.Command = getattr(import_module(f"flagrelay.cli.{module}"), name)
         _name_variables(command, f"{PREFIX}{cmd_name.upper()}")
         return command
 

@@ -4,6 +4,7 @@ Stricter than the compiler, which takes whatever flagd's evaluators take: here f
 measure. Where this goes its own way stands in docs/targeting.md.
 """
 
+import difflib
 import re
 from collections.abc import Callable, Collection
 from typing import Any
@@ -48,7 +49,9 @@ class _Checker:
             return
         known = OPERATORS.get(operator)
         if known is None:
-            raise self.fail(path, f'"{operator:.80}" is no operator; there are {", ".join(OPERATORS)}')
+            close = difflib.get_close_matches(operator, OPERATORS, 1)
+            hint = f'did you mean "{close[0]}"?' if close else f"there are {', '.join(OPERATORS)}"
+            raise self.fail(path, f'"{operator:.80}" is no operator; {hint}')
         arguments = arguments_of(rule)
         if not known.least <= len(arguments) <= known.most:
             raise self.fail(path, f"takes {_count(known.least, known.most)}, and has {len(arguments)}")

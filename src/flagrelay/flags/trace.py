@@ -131,11 +131,11 @@ class _Tracer:
         step.gave = split(self._generation, flag_key, targeting_key, values)
         if isinstance(values[0], list):
             hashed, shares = SHORTHANDS[self._generation](flag_key, targeting_key), values
-            by = f"flag key {flag_key!r} and targeting key {targeting_key!r}"
+            by = f"targeting key {targeting_key!r}"
         else:
             hashed, shares = HASHES[self._generation](values[0]), values[1:]
             by = repr(values[0])
-        step.note = f"by {by:.120} ({self._generation}): {_bucket_note(hashed, shares)}"
+        step.note = f"{_bucket_note(hashed, shares)}; by {by:.120} ({self._generation})"
 
 
 def _bucket_note(hashed: int | None, shares: list[Any]) -> str:

@@ -5,4 +5,6 @@ written from docs/protocol.md alone, as an SDK in another language would be.
 
     stream      one connection of GET /v1/stream
     replica     the flag set that its events make
+    asking      asking once, without a stream
+    evaluator   the Evaluator protocol of flagd's Python kits, on top of our snapshots
 """

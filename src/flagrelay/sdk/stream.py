@@ -58,14 +58,15 @@ async def _connect(session: aiohttp.ClientSession, url: str, key: str, last_even
             if response.status == HTTPStatus.OK and response.content_type == "text/event-stream":
                 return response
             async with response:
-                raise _refusal(url, response, await response.content.read(LARGEST_REFUSAL))
+                raise refusal_of(url, response, await response.content.read(LARGEST_REFUSAL))
     except TimeoutError:
         raise StreamError(f"{url} does not answer within {ANSWER_TIMEOUT:g} s") from None
 
 
-def _refusal(url: str, response: aiohttp.ClientResponse, body: bytes) -> StreamError:
+def refusal_of(url: str, response: aiohttp.ClientResponse, body: bytes) -> StreamError:
+    """The error that an answer is which is not the one that was asked for."""
     if response.status == HTTPStatus.OK:
-        return StreamError(f"{url} answers with {response.content_type}, and not with a stream")
+        return StreamError(f"{url} answers with {response.content_type}, and not with what was asked for")
     try:
         error = orjson.loads(body)
         code, details = str(error["errorCode"]), str(error["errorDetails"])

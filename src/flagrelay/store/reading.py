@@ -116,6 +116,29 @@ async def read_flag(store: Store, environment: str, key: str) -> FlagEntry:
     return _flags(environment, {name: flag}, {name: killed} if killed else {})[key]
 
 
+async def read_flag_snapshot(store: Store, environment: str, key: str) -> Snapshot:
+    """A snapshot with one flag only, and all that it may refer to; without it where there is no such flag.
+
+    Raises:
+        EnvironmentMissing: there is no such environment.
+        StoreCorrupt: what is stored contradicts itself.
+    """
+    keys = store.keys
+    state, evaluators = await _together(store, keys.state(environment), keys.evaluators(environment))
+    position = _position(environment, [state.get(name) for name in (b"epoch", b"revision", b"nonce")])
+    try:
+        flags = {key: (await read_flag(store, environment, key)).definition}
+    except FlagMissing:
+        flags = {}
+    return Snapshot(
+        position,
+        flags=flags,
+        evaluators={name: rule for name, (_, rule) in _evaluators(environment, evaluators).items()},
+        metadata=_metadata(environment, state),
+        settings=_settings(environment, state),
+    )
+
+
 async def read_populations(store: Store, environment: str) -> set[str]:
     """The names of an environment's populations.
 
