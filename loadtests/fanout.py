@@ -65,30 +65,30 @@ def _options() -> argparse.Namespace:
 
 async def _measure(options: argparse.Namespace) -> dict[str, Any]:
     console = Console(stderr=True)
-    with private_redis() as redis, _relay(redis.url) as (relay, port):
+    with private_redis() as redis, relay_process(redis.url, ENVIRONMENT) as (relay, port):
         async with open_store(RedisAddress(redis.url)) as store:
             await create_environment(store, ENVIRONMENT)
             await _publish(store, 0)
             _, secret = await create_access_key(store, ENVIRONMENT, "server", "bench", None)
-            await _ready(port)
+            await ready(port)
             console.log(f"opening {options.streams} streams")
-            memory_before = _resident(relay.pid)
+            memory_before = resident(relay.pid)
             streams = Receiver()
             opened = time.perf_counter()
-            streams.connect(port, options.streams, _request(secret), b"event: put")
+            streams.connect(port, options.streams, lambda: _request(secret), b"event: put")
             opened = time.perf_counter() - opened
             await asyncio.sleep(1)  # let the relay free what the requests used
-            memory_after = _resident(relay.pid)
+            memory_after = resident(relay.pid)
             event = await _one_event(store, streams)
             with _floor(options.streams, event) as (bare, pipe), _publisher(redis.url) as publisher:
                 streams.collect(b"event: patch")  # what the writer wrote to warm up
                 relay_rounds, floor_rounds = [], []
                 for round_ in range(1, options.rounds + 1):
                     publisher.send(round_)
-                    relay_rounds.append(_spread(streams.collect(b"event: patch"), publisher.recv))
+                    relay_rounds.append(spread(streams.collect(b"event: patch"), publisher.recv))
                     await asyncio.sleep(0.2)
                     pipe.send(None)
-                    floor_rounds.append(_spread(bare.collect(b"event: patch"), pipe.recv))
+                    floor_rounds.append(spread(bare.collect(b"event: patch"), pipe.recv))
                     await asyncio.sleep(0.2)
                     ours, floor = relay_rounds[-1]["last"], floor_rounds[-1]["last"]
                     console.log(f"round {round_}: last {ours:.1f} ms, floor {floor:.1f} ms")
@@ -119,18 +119,18 @@ class Receiver:
         self._epoll = select.epoll()
         self._sockets: dict[int, socket.socket] = {}
 
-    def connect(self, port: int, count: int, request: bytes, expected: bytes) -> None:
+    def connect(self, port: int, count: int, request: Callable[[], bytes], expected: bytes) -> None:
         """Open connections a group at a time, each group answered before the next."""
         for start in range(0, count, GROUP):
             fresh = range(start, min(start + GROUP, count))
             for _ in fresh:
                 sock = socket.create_connection(("127.0.0.1", port))
-                if request:
-                    sock.sendall(request)
+                if expected:
+                    sock.sendall(request())
                 sock.setblocking(False)
                 self._sockets[sock.fileno()] = sock
                 self._epoll.register(sock.fileno(), select.EPOLLIN)
-            if request:
+            if expected:
                 self.collect(expected, len(fresh))
 
     def collect(self, expected: bytes, count: int | None = None) -> list[float]:
@@ -216,7 +216,7 @@ def _floor(count: int, event: bytes) -> Iterator[tuple[Receiver, Connection]]:
     theirs.close()
     receiver = Receiver()
     try:
-        receiver.connect(ours.recv(), count, b"", b"")
+        receiver.connect(ours.recv(), count, bytes, b"")
         ours.recv()
         yield receiver, ours
     finally:
@@ -227,10 +227,11 @@ def _floor(count: int, event: bytes) -> Iterator[tuple[Receiver, Connection]]:
 
 
 @contextmanager
-def _relay(redis_url: str) -> Iterator[tuple["subprocess.Popen[str]", int]]:
+def relay_process(redis_url: str, environment: str, *more: str) -> Iterator[tuple["subprocess.Popen[str]", int]]:
+    """A relay of one environment, and its port."""
     command = [sys.executable, "-m", "flagrelay", "serve", "--port", "0", "--redis-url", redis_url]
     process = subprocess.Popen(
-        [*command, "--log-level", "warning", "--env", ENVIRONMENT, "--heartbeat-interval", "3600"],
+        [*command, "--log-level", "warning", "--env", environment, "--heartbeat-interval", "3600", *more],
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -264,7 +265,8 @@ async def _one_event(store: Store, streams: Receiver) -> bytes:
     return event
 
 
-async def _ready(port: int) -> None:
+async def ready(port: int) -> None:
+    """Wait until a relay serves."""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -281,12 +283,14 @@ def _request(secret: str) -> bytes:
     return f"GET /v1/stream HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer {secret}\r\n\r\n".encode()
 
 
-def _resident(pid: int) -> int:
+def resident(pid: int) -> int:
+    """The memory of a process, in bytes."""
     status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
     return int(status.split("VmRSS:")[1].split()[0]) * 1024
 
 
-def _spread(received: list[float], started: Callable[[], float]) -> dict[str, float]:
+def spread(received: list[float], started: Callable[[], float]) -> dict[str, float]:
+    """When the first, the median, the p99 and the last of many came, in milliseconds."""
     since = started()
     waits = sorted((moment - since) * 1000 for moment in received)
     return {

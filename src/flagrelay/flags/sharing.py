@@ -23,10 +23,16 @@ def share(
         limits: `bucket.thresholds` of the weights.
         results: one for each weight.
     """
-    if targeting_key.__class__ is str and targeting_key.isascii() and 0 < len(targeting_key) < len(SHORT_TEXT_HEADS):
-        head = SHORT_TEXT_HEADS[len(targeting_key)]
-        return results[bisect_right(limits, mmh3_32_uintdigest(prefix + head + targeting_key.encode()))]
-    return choose(shorthand_v3(flag_key, targeting_key), limits, results)
+    try:
+        data = targeting_key.encode()
+        hashed = mmh3_32_uintdigest(prefix + _HEADS[len(data)] + data)
+    except (AttributeError, IndexError, TypeError, UnicodeEncodeError):  # no text, an empty one, or a long one
+        return choose(shorthand_v3(flag_key, targeting_key), limits, results)
+    return results[bisect_right(limits, hashed)]
+
+
+_HEADS: list[Any] = [None, *SHORT_TEXT_HEADS[1:]]
+"""An empty targeting key is none: nothing can be put together with what stands there."""
 
 
 def choose(hashed: int | None, limits: tuple[int, ...], results: Sequence[Result]) -> Result:

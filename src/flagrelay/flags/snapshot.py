@@ -31,8 +31,11 @@ class Snapshot:
 
     def resolve(self, flag_key: str, context: Any) -> Resolution:
         """What a flag says for a context: an object with `targetingKey` and attributes. Raises nothing."""
-        flag = self.compiled.flags.get(flag_key) if flag_key.__class__ is str else None
-        return self.not_found(flag_key) if flag is None else flag.resolve(context)
+        try:
+            flag = self.compiled.flags[flag_key]
+        except (KeyError, TypeError):  # there is none, or what was asked for can be no key
+            return self.not_found(flag_key)
+        return flag.resolve(context)
 
     def not_found(self, flag_key: object) -> Resolution:
         """The resolution of a flag that there is not."""

@@ -5,18 +5,23 @@ from typing import Any
 import orjson
 
 from flagrelay.errors import StreamError
+from flagrelay.flags.bucket import GENERATIONS
 from flagrelay.wire.event_id import parse_event_id
 from flagrelay.wire.sse import Event
 
 
 class Replica:
-    """Flags, populations and metadata as the relay has them; `id` is what to reconnect with."""
+    """Flags, populations and metadata as the relay has them; `id` is what to reconnect with.
+
+    `fractional` is the generation of the operator of that name.
+    """
 
     def __init__(self) -> None:
         self.id = ""
         self.flags: dict[str, Any] = {}
         self.evaluators: dict[str, Any] = {}
         self.metadata: dict[str, Any] = {}
+        self.fractional = GENERATIONS[0]
 
     def apply(self, event: Event) -> bool:
         """Take an event. Returns whether it is one that says what flags are; others are passed over.
@@ -36,6 +41,7 @@ class Replica:
             data = orjson.loads(event.data)
             flags, evaluators = dict(data["flags"]), dict(data["$evaluators"])
             metadata = dict(data.get("metadata", self.metadata) if event.type == "patch" else data["metadata"])
+            fractional = data.get("fractional", self.fractional if event.type == "patch" else GENERATIONS[0])
         except (ValueError, KeyError, TypeError) as error:
             raise StreamError(f"the {event.type} {event.id!r} holds no flag set: {error!r}") from error
         if event.type == "put":
@@ -43,7 +49,7 @@ class Replica:
         else:
             _merge(self.flags, flags)
             _merge(self.evaluators, evaluators)
-        self.id, self.metadata = event.id, metadata
+        self.id, self.metadata, self.fractional = event.id, metadata, fractional
         return True
 
     def _check_follows(self, event_id: str) -> None:
