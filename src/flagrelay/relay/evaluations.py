@@ -12,7 +12,7 @@ from flagrelay.relay.subscriber import Subscriber
 from flagrelay.wire.evaluated import altered, evaluated_patch_frame, evaluated_put_frame
 from flagrelay.wire.frame import Frame, goodbye_frame
 
-PUTS_BYTES = 16 * 1024 * 1024
+PUTS_BYTES = 4 * 1024 * 1024
 """The most that is kept of whole evaluations, for streams with the same context that come after."""
 
 Before = Mapping[str, CompiledFlag | None]
@@ -156,11 +156,12 @@ class EvaluationsFeed:
         if frame is None:
             snapshot = self._loaded()
             frame = evaluated_put_frame(snapshot.position, self._resolutions(view, snapshot))
-            if self._puts_bytes + len(frame.plain) > PUTS_BYTES:
+            size = len(frame.plain) + len(frame.chunked)
+            if self._puts_bytes + size > PUTS_BYTES:
                 self._puts.clear()
                 self._puts_bytes = 0
             self._puts[view] = frame
-            self._puts_bytes += len(frame.plain)
+            self._puts_bytes += size
         return frame[subscriber.framing]
 
     def _resolutions(self, view: View, snapshot: Snapshot) -> Iterable[Resolution]:

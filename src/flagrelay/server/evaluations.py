@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import hashlib
 from typing import Any
 
 import orjson
@@ -65,14 +66,14 @@ async def _evaluation_context(context: Context, request: Request) -> tuple[bytes
         else:
             refuse_body(request)
             found = _from_query(request.query_params.get("context", ""))
-        identity = orjson.dumps(found, option=orjson.OPT_SORT_KEYS)
+        written = orjson.dumps(found, option=orjson.OPT_SORT_KEYS)
     except MessageError as error:
         raise Refusal(400, ErrorCode.PARSE_ERROR, str(error)) from error
     except (ContextError, orjson.JSONEncodeError) as error:
         raise Refusal(400, ErrorCode.INVALID_CONTEXT, str(error)) from error
-    if len(identity) > most:
-        raise too_large("the context", len(identity), most)
-    return identity, found
+    if len(written) > most:
+        raise too_large("the context", len(written), most)
+    return hashlib.blake2b(written, digest_size=32).digest(), found
 
 
 def _from_query(text: str) -> dict[str, Any]:

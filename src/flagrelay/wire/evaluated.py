@@ -22,7 +22,8 @@ def encoded(resolution: Resolution) -> Encoded:
     """The JSON of a resolution, kept with it: thousands of contexts share each."""
     memo = resolution.memo
     if memo is None:
-        memo = resolution.memo = Encoded(_member(resolution), _item(resolution))
+        # orjson's bytes keep the 1 to 4 KB that they were written into; what is kept for long is copied out of them.
+        memo = resolution.memo = Encoded(_member(resolution), bytes(memoryview(_item(resolution))))
     known: Encoded = memo
     return known
 
