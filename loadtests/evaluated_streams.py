@@ -10,17 +10,24 @@ alters what every context gets. Times run from Redis's own clock at the write, s
 import argparse
 import asyncio
 import json
-import os
-import resource
-import statistics
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from multiprocessing import Pipe, Process
 from multiprocessing.connection import Connection
 from typing import Any
 
-from fanout import Receiver, ready, relay_process, resident, spread
+from bench import (
+    Receiver,
+    finish,
+    medians,
+    need_descriptors,
+    options,
+    ready,
+    relay_process,
+    resident,
+    spread,
+    summary,
+)
 from rich.console import Console
 from rich.table import Table
 
@@ -35,28 +42,17 @@ FLAG = "checkout-v2"
 
 
 def main() -> None:
-    options = _options()
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    if options.streams + 100 > hard:
-        sys.exit(f"{options.streams} streams need more descriptors than the limit of {hard}")
-    result = asyncio.run(_measure(options))
-    if options.json:
-        print(json.dumps(result, indent=2))
-    else:
-        _show(result)
+    chosen = options(
+        __doc__,
+        rounds=9,
+        streams=(10_000, "streams of each kind"),
+        flags=(20, "flags in the environment; one of them changes"),
+    )
+    need_descriptors(chosen.streams + 100)
+    finish(asyncio.run(_measure(chosen)), _show, as_json=chosen.json)
 
 
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--streams", type=int, default=10_000)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--flags", type=int, default=20, help="flags in the environment; one of them changes")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    return parser.parse_args()
-
-
-async def _measure(options: argparse.Namespace) -> dict[str, Any]:
+async def _measure(chosen: argparse.Namespace) -> dict[str, Any]:
     console = Console(stderr=True)
     rounds: dict[str, list[dict[str, float]]] = {kind: [] for kind in KINDS}
     memory: dict[str, int] = {}
@@ -65,17 +61,17 @@ async def _measure(options: argparse.Namespace) -> dict[str, Any]:
         async with open_store(RedisAddress(redis.url)) as store:
             for kind in KINDS:
                 await create_environment(store, kind)
-                await _publish(store, kind, options.flags, 0)
+                await _publish(store, kind, chosen.flags, 0)
                 _, secret = await create_access_key(store, kind, "server", "bench", None)
                 relay, port = stack.enter_context(relay_process(redis.url, kind))
                 await ready(port)
                 before = resident(relay.pid)
-                receivers[kind] = stack.enter_context(_receiving(kind, port, secret, options.streams))
+                receivers[kind] = stack.enter_context(_receiving(kind, port, secret, chosen.streams))
                 receivers[kind].recv()
                 await asyncio.sleep(1)  # let the relay free what the requests used
-                memory[kind] = round((resident(relay.pid) - before) / options.streams)
-                console.log(f"{options.streams} streams of {kind}")
-            for number in range(options.rounds + 1):
+                memory[kind] = round((resident(relay.pid) - before) / chosen.streams)
+                console.log(f"{chosen.streams} streams of {kind}")
+            for number in range(chosen.rounds + 1):
                 for kind in KINDS:
                     receivers[kind].send("collect")
                     written = await _publish(store, kind, 1, number + 1)
@@ -89,18 +85,12 @@ async def _measure(options: argparse.Namespace) -> dict[str, Any]:
         for evaluated, plain in zip(rounds["evaluated"], rounds["definitions"], strict=True)
     ]
     return {
-        "streams": options.streams,
-        "rounds": options.rounds,
-        "flags": options.flags,
-        "python": sys.version.split()[0],
-        "cores": os.cpu_count(),
+        "streams": chosen.streams,
+        "rounds": chosen.rounds,
+        "flags": chosen.flags,
         "bytes_per_idle_stream": memory,
-        "milliseconds": {kind: _medians(rounds[kind]) for kind in KINDS},
-        "last_over_definitions": {
-            "median": round(statistics.median(ratios), 2),
-            "lowest": round(min(ratios), 2),
-            "highest": round(max(ratios), 2),
-        },
+        "milliseconds": {kind: medians(rounds[kind]) for kind in KINDS},
+        "last_over_definitions": summary(ratios, 2),
     }
 
 
@@ -165,10 +155,6 @@ async def _publish(store: Store, environment: str, flags: int, number: int) -> f
     keys = [FLAG, *(f"flag-{index}" for index in range(1, flags))]
     written = await write_change(store, environment, Draft(flags=dict.fromkeys(keys, definition), actor="bench"))
     return written.at / 1e6
-
-
-def _medians(rounds: list[dict[str, float]]) -> dict[str, float]:
-    return {name: round(statistics.median(each[name] for each in rounds), 2) for name in rounds[0]}
 
 
 def _show(result: dict[str, Any]) -> None:

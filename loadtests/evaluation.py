@@ -10,19 +10,17 @@ percentage) and the same contexts, and take turns, round by round. Engines that 
 Then: how long a flag set of 10,000 flags takes to compile, and how much memory it holds.
 """
 
-import argparse
 import gc
 import json
 import os
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import mmh3
+from bench import finish, options, resident, summary
 from openfeature.contrib.tools.flagd.core import FlagdCore
 from openfeature.evaluation_context import EvaluationContext
 from rich.console import Console
@@ -56,32 +54,23 @@ Engine = Callable[[str, int], object]
 
 
 def main() -> None:
-    options = _options()
+    chosen = options(
+        __doc__,
+        rounds=9,
+        calls=(20_000, "evaluations of each engine, flag and round"),
+        flags=(10_000, "flags of the set that is loaded"),
+    )
     engines = {
         name: make() for name, make in ENGINES.items() if name not in NEEDS or find_spec(NEEDS[name]) is not None
     }
-    rounds = [_round(engines, options.calls) for _ in range(options.rounds + 1)][1:]  # the first one warms up
+    rounds = [_round(engines, chosen.calls) for _ in range(chosen.rounds + 1)][1:]  # the first one warms up
     result = {
-        "python": sys.version.split()[0],
-        "cores": os.cpu_count(),
-        "rounds": options.rounds,
-        "calls": options.calls,
+        "rounds": chosen.rounds,
+        "calls": chosen.calls,
         "microseconds": _summary(rounds),
-        "load": _load(options.flags),
+        "load": _load(chosen.flags),
     }
-    if options.json:
-        print(json.dumps(result, indent=2))
-    else:
-        _show(result)
-
-
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--calls", type=int, default=20_000, help="evaluations of each engine, flag and round")
-    parser.add_argument("--flags", type=int, default=10_000, help="flags of the set that is loaded")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    return parser.parse_args()
+    finish(result, _show, as_json=chosen.json)
 
 
 def _definition(targeting: dict[str, Any]) -> dict[str, Any]:
@@ -230,18 +219,16 @@ def _loop_alone(calls: int) -> float:
 
 
 def _summary(rounds: list[dict[str, dict[str, float]]]) -> dict[str, Any]:
-    summary: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     for case in CASES:
-        summary[case] = {}
+        figures[case] = {}
         for name in rounds[0][case]:
             ratios = [each[case][name] / each[case]["flagrelay"] for each in rounds]
-            summary[case][name] = {
-                "median": round(statistics.median(each[case][name] for each in rounds), 3),
-                "lowest": round(min(each[case][name] for each in rounds), 3),
-                "highest": round(max(each[case][name] for each in rounds), 3),
+            figures[case][name] = {
+                **summary([each[case][name] for each in rounds]),
                 "times_flagrelay": round(statistics.median(ratios), 2),
             }
-    return summary
+    return figures
 
 
 def _load(count: int) -> dict[str, Any]:
@@ -262,22 +249,17 @@ def _load(count: int) -> dict[str, Any]:
     ]
     flags = {f"flag-{number}": _definition(json.loads(json.dumps(rules[number % 4]))) for number in range(count)}
     gc.collect()
-    before, started = _resident(), time.perf_counter()
+    before, started = resident(os.getpid()), time.perf_counter()
     snapshot = Snapshot(Position("bench", 1, "n"), flags, POPULATIONS)
     took = time.perf_counter() - started
     gc.collect()
-    after = _resident()
+    after = resident(os.getpid())
     return {
         "flags": len(snapshot.flags),
         "seconds": round(took, 3),
         "microseconds_per_flag": round(took / count * 1e6, 1),
         "megabytes": round((after - before) / 1e6, 1),
     }
-
-
-def _resident() -> int:
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return int(status.split("VmRSS:")[1].split()[0]) * 1024
 
 
 def _show(result: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from fanout import ready, relay_process
+from bench import finish, options, ready, relay_process, summary
 from openfeature.contrib.tools.flagd.core import FlagdCore
 from openfeature.evaluation_context import EvaluationContext
 from rich.console import Console
@@ -49,21 +49,13 @@ RULE = {
 
 
 def main() -> None:
-    options = _options()
-    result = asyncio.run(_measure(options))
-    if options.json:
-        print(json.dumps(result, indent=2))
-    else:
-        _show(result)
-
-
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--flags", type=int, default=500)
-    parser.add_argument("--seconds", type=int, default=5, help="of single evaluations, in each round of wrk")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    return parser.parse_args()
+    chosen = options(
+        __doc__,
+        rounds=7,
+        flags=(500, "flags of a bulk evaluation"),
+        seconds=(5, "of single evaluations, in each round of wrk"),
+    )
+    finish(asyncio.run(_measure(chosen)), _show, as_json=chosen.json)
 
 
 def _flags(count: int) -> dict[str, Any]:
@@ -71,34 +63,32 @@ def _flags(count: int) -> dict[str, Any]:
     return {f"flag-{number}": flag for number in range(count)}
 
 
-async def _measure(options: argparse.Namespace) -> dict[str, Any]:
+async def _measure(chosen: argparse.Namespace) -> dict[str, Any]:
     console = Console(stderr=True)
     core = FlagdCore()
-    core.set_flags(json.dumps({"flags": _flags(options.flags), "$evaluators": POPULATIONS}))
+    core.set_flags(json.dumps({"flags": _flags(chosen.flags), "$evaluators": POPULATIONS}))
     bulk: list[dict[str, float]] = []
     with private_redis() as redis:
         async with open_store(RedisAddress(redis.url)) as store:
             await create_environment(store, ENVIRONMENT)
-            await write_change(store, ENVIRONMENT, Draft(flags=_flags(options.flags), evaluators=POPULATIONS))
+            await write_change(store, ENVIRONMENT, Draft(flags=_flags(chosen.flags), evaluators=POPULATIONS))
             _, secret = await create_access_key(store, ENVIRONMENT, "server", "bench", None)
         with relay_process(redis.url, ENVIRONMENT, "--max-evaluations-per-second", "0") as (relay, port):
             await ready(port)
-            for number in range(options.rounds + 1):
+            for number in range(chosen.rounds + 1):
                 one = await _bulk(relay.pid, port, secret, number)
-                one["flagd_core_ms"] = _flagd_core(core, options.flags, number)
+                one["flagd_core_ms"] = _flagd_core(core, chosen.flags, number)
                 if number:  # the first one warms up
                     bulk.append(one)
                 console.log(f"bulk {number}: {one['server_ms']:.2f} ms, flagd-core {one['flagd_core_ms']:.2f} ms")
-            single = [_single(port, secret, options.seconds) for _ in range(3)]
+            single = [_single(port, secret, chosen.seconds) for _ in range(3)]
     rates = [rate for rate in single if rate]
     return {
-        "flags": options.flags,
-        "rounds": options.rounds,
-        "python": sys.version.split()[0],
-        "cores": os.cpu_count(),
-        "bulk": {name: _summary([each[name] for each in bulk]) for name in bulk[0]},
-        "flagd_core_over_server": _summary([each["flagd_core_ms"] / each["server_ms"] for each in bulk]),
-        "single_per_second": _summary(rates) if rates else None,
+        "flags": chosen.flags,
+        "rounds": chosen.rounds,
+        "bulk": {name: summary([each[name] for each in bulk]) for name in bulk[0]},
+        "flagd_core_over_server": summary([each["flagd_core_ms"] / each["server_ms"] for each in bulk]),
+        "single_per_second": summary(rates) if rates else None,
     }
 
 
@@ -160,14 +150,6 @@ def _single(port: int, secret: str, seconds: int) -> float | None:
         sys.exit(f"the relay refused:\n{output}")
     found = re.search(r"Requests/sec:\s+([0-9.]+)", output)
     return float(found[1]) if found else None
-
-
-def _summary(values: list[float]) -> dict[str, float]:
-    return {
-        "median": round(statistics.median(values), 3),
-        "lowest": round(min(values), 3),
-        "highest": round(max(values), 3),
-    }
 
 
 def _show(result: dict[str, Any]) -> None:
