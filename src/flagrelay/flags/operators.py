@@ -267,6 +267,13 @@ def operator_of(rule: Any) -> str | None:
     return next(iter(rule)) if isinstance(rule, dict) and len(rule) == 1 else None
 
 
+def is_data(rule: Any) -> bool:
+    """Whether there is nothing in a rule to compute."""
+    if isinstance(rule, list):
+        return all(map(is_data, rule))
+    return operator_of(rule) is None
+
+
 def arguments_of(rule: dict[str, Any]) -> list[Any]:
     """The arguments of a rule; one that is no array stands for an array of it."""
     (values,) = rule.values()

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from flagrelay.flags.bucket import array_of_two, thresholds, weight_of
 from flagrelay.flags.forms import Form
+from flagrelay.flags.operators import is_data
 from flagrelay.flags.sharing import is_share
 from flagrelay.flags.values import CONTEXT, KEY, NONE, Constant, Dynamic, Value, constants, known, may_be_list
 
@@ -27,7 +28,7 @@ def _fractional(compiler: "Compiler", _operator: str, rules: list[Any]) -> Value
         compiler.arguments(shares)
         return Constant(None)
     unsure = decides is not None and may_be_list(decides)
-    if not literal or (unsure and not known([compiler.list_of(each) for each in shares])):
+    if not literal or (unsure and not is_data(shares)):
         rest = [compiler.argument(first + index, each) for index, each in enumerate(shares)]
         return _split(compiler, [*([decides] if decides else []), *rest])
     if unsure:

@@ -58,7 +58,7 @@ def _ordered(compiler: "Compiler", operator: str, values: list[Value]) -> Dynami
     compared: Form = ((_MIRRORED if mirrored else _ORDERS)[operator], got, held)
     apply = OPERATORS[operator].apply
     sides = (held, got) if mirrored else (got, held)
-    otherwise: Form = ("call", getattr(apply, "_name_", ""), *sides)
+    otherwise: Form = ("call", getattr(apply, "__name__", ""), *sides)
     return Dynamic(("if", ("is", ("class", kept), ("type", "int")), compared, otherwise), "bool")
 
 
