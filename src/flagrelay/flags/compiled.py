@@ -63,7 +63,7 @@ def compile_changed(compiled: Compiled, change: Change, source: Source) -> Compi
     kept = compiled.flags
     if change.metadata is not None:
         kept = {
-            key: CompiledFlag(key, source.flags[key], flag.rule, source.metadata)
+            key: CompiledFlag(key, _object(source.flags[key]), flag.rule, source.metadata)
             for key, flag in compiled.flags.items()
             if key in source.flags
         }
@@ -88,6 +88,10 @@ def _flags(source: Source, keys: Iterable[str], populations: Populations) -> dic
         )
         for key in keys
     }
+
+
+def _object(definition: Definition) -> Definition:
+    return definition if isinstance(definition, dict) else {}
 
 
 def _names(flag: CompiledFlag, populations: Mapping[str, Any]) -> bool:

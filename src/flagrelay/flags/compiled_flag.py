@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flagrelay.errors import DefinitionError, RuleTooLong
+from flagrelay.flags import meter
 from flagrelay.flags.change import Definition
 from flagrelay.flags.compiler import CompiledRule, Function, Populations, compile_rule, metered
 from flagrelay.flags.javascript import to_string
@@ -82,19 +83,23 @@ class CompiledFlag:
 
     def _by_name(self, result: Any) -> Resolution:
         """What a rule gave that is no text: true and false mean "true" and "false"; numbers are written out."""
+        meter.start()
         try:
             name = to_string(result)
         except Exception:  # noqa: BLE001 - nested too deep, or too long
             name = "[object]"
+        finally:
+            meter.stop()
         return self._by_variant.get(name) or self.error(ErrorCode.GENERAL, self._no_variant(name))
 
     def _explain(self, error: Exception, context: Any) -> Resolution:
         if context is None:
             return self.resolve({})
-        if isinstance(context, Mapping) and not isinstance(context, dict):
-            return self.resolve(dict(context))
         if not isinstance(context, dict):
-            return self.error(ErrorCode.INVALID_CONTEXT, f"a context is an object, not {type(context).__name__}")
+            try:
+                return self.resolve({**context})
+            except Exception:  # noqa: BLE001 - whatever it is, it cannot be read as a mapping
+                return self.error(ErrorCode.INVALID_CONTEXT, f"a context is an object, not {type(context).__name__}")
         if isinstance(error, KeyError) and len(error.args) == 1 and isinstance(error.args[0], str):
             return self._by_name(error.args[0])
         if isinstance(error, RuleTooLong):
@@ -102,7 +107,8 @@ class CompiledFlag:
         return self.error(ErrorCode.GENERAL, f'flag "{self.key}": its rule fails: {type(error).__name__}')
 
     def _no_variant(self, name: Any) -> str:
-        shown = str(name)[:LONGEST_SHOWN].encode(errors="replace").decode()
+        text = name if isinstance(name, str) else type(name).__name__
+        shown = text[:LONGEST_SHOWN].encode(errors="replace").decode()
         return f'flag "{self.key}" has no variant "{shown}"'
 
     def error(self, code: ErrorCode, message: str) -> Resolution:
@@ -139,6 +145,8 @@ def compile_flag(
         populations: what its targeting may name, compiled.
         rules: the same, as they are written.
     """
+    if not isinstance(definition, dict):
+        definition = {}
     targeting = definition.get("targeting")
     if targeting is None or targeting == {}:
         return CompiledFlag(key, definition, None, metadata)
@@ -148,7 +156,7 @@ def compile_flag(
         rule = _compiled(subject, key, targeting, generation, populations, rules)
     except DefinitionError as error:
         rule = error
-    except (RecursionError, ValueError, TypeError, MemoryError) as error:
+    except (RecursionError, ValueError, TypeError, ArithmeticError, MemoryError) as error:
         rule = DefinitionError(subject, "targeting", f"too deep or too large to compile: {type(error).__name__}")
     return CompiledFlag(key, definition, rule, metadata)
 
@@ -175,7 +183,7 @@ def compile_population(name: str, rule: Any, *, generation: str) -> CompiledRule
         return compile_rule(f'population "{name}"', "", rule, generation=generation)
     except DefinitionError as error:
         return error
-    except (RecursionError, ValueError, TypeError, MemoryError) as error:
+    except (RecursionError, ValueError, TypeError, ArithmeticError, MemoryError) as error:
         return DefinitionError(f'population "{name}"', "", f"too deep or too large: {type(error).__name__}")
 
 

@@ -87,7 +87,7 @@ _LARGEST_SHARED = 400
 class Code:
     """The code of a form, with the places where constants go."""
 
-    __slots__ = ("_code", "_places")
+    __slots__ = ("_code",)
 
     def __init__(self, form: Form, made: int) -> None:
         arguments = [ast.arg(name) for name in ("context", "key", *(f"made_{index}" for index in range(made)))]
@@ -96,18 +96,18 @@ class Code:
         )
         module = ast.fix_missing_locations(ast.Expression(body))
         (self._code,) = [each for each in compile(module, "<rule>", "eval").co_consts if isinstance(each, CodeType)]
-        self._places = [_place(constant) for constant in self._code.co_consts]
 
     def function(self, held: Sequence[Any], made: Sequence[Callable[..., Any]]) -> FunctionType:
         """The function of a rule of this shape."""
-        constants = tuple(
-            own if place is None else held[place] for own, place in zip(self._code.co_consts, self._places, strict=True)
-        )
+        constants = tuple([_filled(constant, held) for constant in self._code.co_consts])
         return FunctionType(self._code.replace(co_consts=constants), _GLOBALS, "rule", tuple(made))
 
 
-def _place(constant: Any) -> int | None:
-    return int(constant[1:]) if isinstance(constant, str) and constant[:1] == "\0" else None
+def _filled(constant: Any, held: Sequence[Any]) -> Any:
+    """A constant of the code, or the rule's own in its place. Python's compiler makes tuples of lists of constants."""
+    if isinstance(constant, tuple):
+        return tuple([_filled(each, held) for each in constant])
+    return held[int(constant[1:])] if isinstance(constant, str) and constant[:1] == "\0" else constant
 
 
 _shared = lru_cache(maxsize=4096)(Code)

@@ -9,11 +9,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from flagrelay.flags.meter import charge
+from flagrelay.flags.meter import CHARACTERS, charge
 
-_SPACE = " \t\n\r\v\f\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff"
-_TRIM = re.compile(f"^[{_SPACE}]+|[{_SPACE}]+$")
-_DECIMAL = re.compile(r"[+-]?(?:Infinity|(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)")
+_SPACE = " \t\n\r\v\f\u00a0\u1680\u2028\u2029\u202f\u205f\u3000\ufeff" + "".join(map(chr, range(0x2000, 0x200B)))
+_DECIMAL = re.compile(r"[+-]?(?:Infinity|(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)")
 _RADIX = re.compile(r"0(?:[xX][0-9a-fA-F]+|[oO][0-7]+|[bB][01]+)")
 _DIGITS = re.compile(r"[+-]?[0-9]{1,15}")
 
@@ -35,9 +34,10 @@ def to_number(value: Any) -> float:
     if isinstance(value, int | float):
         return value
     text = value if isinstance(value, str) else to_string(value)
+    charge(len(text) // CHARACTERS)
     if _DIGITS.fullmatch(text):
         return int(text)
-    text = _TRIM.sub("", text)
+    text = text.strip(_SPACE)
     if not text:
         return 0
     if _DECIMAL.fullmatch(text):
@@ -58,7 +58,9 @@ def parse_number(value: Any) -> float:
         return int(bool(value))
     if isinstance(value, int | float):
         return value
-    found = _DECIMAL.match(_TRIM.sub("", value if isinstance(value, str) else to_string(value)))
+    text = value if isinstance(value, str) else to_string(value)
+    charge(len(text) // CHARACTERS)
+    found = _DECIMAL.match(text.strip(_SPACE))
     if not found:
         return math.nan
     return int(found[0]) if _DIGITS.fullmatch(found[0]) else float(found[0])
@@ -71,7 +73,7 @@ def to_string(value: Any) -> str:  # noqa: PLR0911 - one for each type of value
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):
-        return str(value) if -_EXACT < value < _EXACT else _float_to_string(_as_float(value))
+        return str(value) if -_EXACT < value < _EXACT else _float_to_string(as_double(value))
     if isinstance(value, float):
         return _float_to_string(value)
     if value is None:
@@ -82,11 +84,12 @@ def to_string(value: Any) -> str:  # noqa: PLR0911 - one for each type of value
     return "[object Object]"
 
 
-def _as_float(value: int) -> float:
+def as_double(value: int) -> float:
+    """An integer of any size as a double; Infinity beyond those."""
     try:
         return float(value)
     except OverflowError:
-        return math.copysign(math.inf, value)
+        return math.inf if value > 0 else -math.inf
 
 
 def _float_to_string(value: float) -> str:  # noqa: PLR0911 - the steps of Number::toString

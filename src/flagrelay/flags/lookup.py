@@ -29,8 +29,6 @@ def whole(data: Any, flag_key: str | None) -> Any:
 
 def look(data: Any, flag_key: str | None, name: Any, default: Any = None) -> Any:
     """`{"var": [name, default]}` where the name is known only now. Null is absent, and gives the default."""
-    if isinstance(name, list):
-        name, default = (*name, None, None)[:2] if name else (None, None)
     if name is None or name == "":
         return whole(data, flag_key)
     first, *rest = to_string(name).split(".")

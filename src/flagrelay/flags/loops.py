@@ -24,8 +24,9 @@ def _loop(compiler: "Compiler", operator: str, rules: list[Any]) -> Value:
     compiler.loops = True
     items = compiler.argument(0, rules[0]) if rules else Constant(None)
     body = _body(compiler, rules[1] if len(rules) > 1 else None)
+    rest = [compiler.argument(index, rule) for index, rule in enumerate(rules) if index > 1]
     if operator == "reduce":
-        initial = compiler.argument(2, rules[2]) if len(rules) > 2 else Constant(None)  # noqa: PLR2004 - the third
+        initial = rest[0] if rest else Constant(None)
         return Dynamic(("call", "reduced", compiler.form(items), body, compiler.form(initial), KEY))
     helper, kind = _HELPERS[operator]
     return Dynamic(("call", helper, compiler.form(items), body, KEY), kind)

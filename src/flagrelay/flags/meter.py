@@ -9,6 +9,10 @@ LIMIT = 250_000
 """Items that one evaluation of a rule may visit, all loops and lists together: some tenths of a second at most."""
 
 
+CHARACTERS = 64
+"""Characters of a text that count as one item where a text is looked through."""
+
+
 class _Meter(threading.local):
     """Per thread, since an evaluation never leaves its own."""
 

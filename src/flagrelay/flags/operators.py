@@ -12,7 +12,7 @@ from typing import Any
 
 from flagrelay.errors import RuleTooLong
 from flagrelay.flags import javascript as js
-from flagrelay.flags.meter import LIMIT, charge
+from flagrelay.flags.meter import CHARACTERS, LIMIT, charge
 from flagrelay.flags.version import compare_versions
 
 ABSENT = object()
@@ -86,10 +86,7 @@ def asserted(value: Any = None, *_: Any) -> bool:
 
 def _number(value: float) -> float:
     if isinstance(value, int) and not -MOST_INTEGER < value < MOST_INTEGER:
-        try:
-            return float(value)
-        except OverflowError:
-            return math.copysign(math.inf, value)
+        return js.as_double(value)
     return value
 
 
@@ -155,6 +152,7 @@ def _extreme(choose: Callable[..., float], none: float, values: tuple[Any, ...])
 def contains(needle: Any = ABSENT, haystack: Any = None, *_: Any) -> bool:
     """`in`, an array or a text."""
     if isinstance(haystack, str):
+        charge(len(haystack) // CHARACTERS)
         return bool(haystack) and js.to_string(None if needle is ABSENT else needle) in haystack
     if isinstance(haystack, list | tuple):
         charge(len(haystack) // 4)
@@ -168,7 +166,7 @@ def concatenate(*values: Any) -> str:
     """`cat`."""
     texts = ["" if value is None else js.to_string(value) for value in values]
     size = sum(map(len, texts))
-    charge(size // 64)
+    charge(size // CHARACTERS)
     if size > MOST_TEXT:
         raise RuleTooLong(LIMIT)
     return "".join(texts)
@@ -177,7 +175,9 @@ def concatenate(*values: Any) -> str:
 def substring(text: Any = None, start: Any = 0, size: Any = ABSENT, *_: Any) -> str:
     """`substr`."""
     wanted = None if size is ABSENT else js.to_number(size)
-    return js.substring(js.to_string(text), js.to_number(start), wanted)
+    whole = js.to_string(text)
+    charge(len(whole) // CHARACTERS)
+    return js.substring(whole, js.to_number(start), wanted)
 
 
 def merge(*values: Any) -> list[Any]:

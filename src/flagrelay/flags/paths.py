@@ -17,7 +17,7 @@ LONGEST_INLINE_PATH = 3
 
 
 def _var(compiler: "Compiler", _operator: str, rules: list[Any]) -> Value:
-    values = compiler.arguments(rules[:2])
+    values = compiler.arguments(rules)
     name = values[0] if values else Constant("")
     default = values[1] if len(values) > 1 else Constant(None)
     if isinstance(name, Dynamic) or isinstance(name.value, list):

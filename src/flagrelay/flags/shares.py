@@ -28,7 +28,7 @@ def _fractional(compiler: "Compiler", _operator: str, rules: list[Any]) -> Value
         compiler.arguments(shares)
         return Constant(None)
     unsure = decides is not None and may_be_list(decides)
-    if not literal or (unsure and not is_data(shares)):
+    if not literal or isinstance(decides, Constant) or (unsure and not is_data(shares)):
         rest = [compiler.argument(first + index, each) for index, each in enumerate(shares)]
         return _split(compiler, [*([decides] if decides else []), *rest])
     if unsure:

@@ -40,12 +40,18 @@ def constants(values: Sequence[Value]) -> list[Any]:
 
 
 def kind_of(value: Value) -> str:
-    """The kind that a value has or will have; empty where only the context decides."""
+    """The kind that a value has or will have; empty where only the context decides.
+
+    Empty for constants that count as false, too: what stands for one in a syntax tree is a text that counts as true,
+    and Python's compiler, which takes what it finds in a condition at its word, must not find it there.
+    """
     if isinstance(value, Dynamic):
         return value.kind
+    if value.value is not False and not value.value:
+        return ""
     return {bool: "bool", str: "str", list: "list", int: "int"}.get(type(value.value), "")
 
 
 def may_be_list(value: Value) -> bool:
-    """Whether only the context decides if it is a list."""
-    return isinstance(value, Dynamic) and value.kind in ("", "list")
+    """Whether it is a list, or only the context decides if it is."""
+    return value.kind in ("", "list") if isinstance(value, Dynamic) else isinstance(value.value, list)
