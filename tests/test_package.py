@@ -25,6 +25,9 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 IMPORTED_BY_OTHERS = {"httptools", "uvloop"}
 """What uvicorn imports, once they are installed."""
 
+SHARED_NAMES = {"openfeature": ["openfeature-flagd-api"]}
+"""Names that several distributions share: which of them we need, as what it needs itself comes with it."""
+
 
 def test_the_version_is_in_one_place() -> None:
     assert distribution("flagrelay").version == flagrelay.__version__
@@ -66,7 +69,7 @@ def normal(name: str) -> str:
 def test_it_needs_what_it_imports_and_imports_what_it_needs() -> None:
     modules = {module for path in SOURCE.rglob("*.py") for module in imported(path)}
     foreign = modules - set(sys.stdlib_module_names) - {"flagrelay"}
-    providers = packages_distributions()
+    providers = {**packages_distributions(), **SHARED_NAMES}
     used = {normal(provider) for module in foreign for provider in providers[module]}
     needed, extra = names(PROJECT["dependencies"]), names(sum(PROJECT["optional-dependencies"].values(), []))
     assert used <= needed | extra

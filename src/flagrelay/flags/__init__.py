@@ -11,6 +11,7 @@ knows how anything is spelled on a wire; the clock is read for `$flagd.timestamp
     change                one atomic edit of an environment
     snapshot              the immutable state of one environment at one revision; what resolves flags
     resolution            what a flag says for a context, in OpenFeature's words
+    typed                 the same for callers who want a value of one type
     compiled              the flags of a snapshot, compiled; and what of them a change touches
     compiled_flag         one flag, ready to be resolved
     compiler              rules into functions: constants folded, populations shared

@@ -200,8 +200,9 @@ def _span(end: int, start: float, size: float | None) -> tuple[int, int]:
     first = min(max(0, end + first) if first < 0 else first, end)
     if size is None:
         return first, end
-    wanted = _whole(size)
-    return first, max(first, end + wanted) if wanted < 0 else min(first + wanted, end)
+    if size < 0:
+        return first, first + max(0, _whole(end - first + size))
+    return first, min(first + _whole(size), end)
 
 
 def _whole(number: float) -> int:
