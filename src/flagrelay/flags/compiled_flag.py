@@ -73,19 +73,17 @@ class CompiledFlag:
             return self._otherwise
         try:
             result = run(context, self.key)
-            if result.__class__ is str:
-                return self._by_variant[result]
-            if result is None:
-                return self._otherwise
         except Exception as error:  # noqa: BLE001 - a caller's context must not break the caller
             return self._explain(error, context)
-        return self._by_name(result)
+        if result.__class__ is str:
+            return self._by_variant.get(result) or self._by_name(result)
+        return self._otherwise if result is None else self._by_name(result)
 
     def _by_name(self, result: Any) -> Resolution:
-        """What a rule gave that is no text: true and false mean "true" and "false"; numbers are written out."""
+        """What a rule gave that is no variant's name: true and false mean "true" and "false"; numbers as text."""
         meter.start()
         try:
-            name = to_string(result)
+            name = str.__str__(to_string(result))
         except Exception:  # noqa: BLE001 - nested too deep, or too long
             name = "[object]"
         finally:
@@ -100,8 +98,6 @@ class CompiledFlag:
                 return self.resolve({**context})
             except Exception:  # noqa: BLE001 - whatever it is, it cannot be read as a mapping
                 return self.error(ErrorCode.INVALID_CONTEXT, f"a context is an object, not {type(context).__name__}")
-        if isinstance(error, KeyError) and len(error.args) == 1 and isinstance(error.args[0], str):
-            return self._by_name(error.args[0])
         if isinstance(error, RuleTooLong):
             return self.error(ErrorCode.GENERAL, f'flag "{self.key}": {error}')
         return self.error(ErrorCode.GENERAL, f'flag "{self.key}": its rule fails: {type(error).__name__}')

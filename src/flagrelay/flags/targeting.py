@@ -5,7 +5,6 @@ measure. Where this goes its own way stands in docs/targeting.md.
 """
 
 import difflib
-import re
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -14,7 +13,7 @@ from flagrelay.flags.bucket import MAX_TOTAL
 from flagrelay.flags.operators import OPERATORS, REFERENCE, arguments_of, operator_of
 from flagrelay.flags.version import COMPARISONS, parse_version
 
-_PROVIDED = re.compile(r"\$flagd(\.(flagKey|timestamp))?")
+_PROVIDED = ("$flagd.flagKey", "$flagd.timestamp")
 
 
 class _Checker:
@@ -71,7 +70,7 @@ class _Checker:
 
     def var(self, path: str, arguments: list[Any]) -> None:
         name = arguments[0] if arguments else ""
-        if isinstance(name, str) and name.startswith("$flagd") and not _PROVIDED.fullmatch(name):
+        if isinstance(name, str) and name.startswith("$flagd.") and name not in _PROVIDED:
             raise self.fail(path, f'there is no "{name:.80}": $flagd has flagKey and timestamp')
 
     def two_texts(self, path: str, arguments: list[Any]) -> None:

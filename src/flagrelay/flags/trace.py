@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flagrelay.flags import lookup
-from flagrelay.flags.bucket import HASHES, SHORTHANDS, weight_of
+from flagrelay.flags.bucket import HASHES, MAX_TOTAL, SHORTHANDS, weight_of
 from flagrelay.flags.javascript import to_string, truthy
 from flagrelay.flags.operators import OPERATORS, REFERENCE, arguments_of, operator_of
 from flagrelay.flags.sharing import is_share, split
@@ -50,7 +50,8 @@ class _Tracer:
     def walk(self, path: str, rule: Any, scope: _Scope) -> Step:
         if isinstance(rule, list):
             items = self.each(path, rule, scope)
-            return Step(path, gave=[item.gave for item in items], steps=[each for item in items for each in item.steps])
+            steps = [each for item in items for each in ([item] if item.operator else item.steps)]
+            return Step(path, gave=[item.gave for item in items], steps=steps)
         operator = operator_of(rule)
         if operator is None:
             return Step(path, gave=rule)
@@ -143,7 +144,7 @@ def _bucket_note(hashed: int | None, shares: list[Any]) -> str:
         return "nothing to hash, so no bucket"
     weights = [weight_of(each[1] if len(each) > 1 else 1) for each in shares if is_share(each)]
     total = sum(weight or 0 for weight in weights)
-    if len(weights) < len(shares) or None in weights or not total:
+    if len(weights) < len(shares) or None in weights or not 0 < total <= MAX_TOTAL:
         return "the weights cannot be used"
     reached, parts = 0, []
     for share, weight in zip(shares, weights, strict=True):
