@@ -162,7 +162,7 @@ def test_it_says_what_flagds_own_says(both: tuple[Evaluator, Evaluator], key: st
         assert outcome(ours, kind, key, ctx) == outcome(theirs, kind, key, ctx), ctx
 
 
-@pytest.mark.parametrize("key", BOOLEANS)
+@pytest.mark.parametrize("key", sorted(BOOLEANS))
 def test_a_boolean_is_no_float_though_flagds_own_makes_it_one(both: tuple[Evaluator, Evaluator], key: str) -> None:
     ours, theirs = both
     for ctx in CONTEXTS:
