@@ -71,7 +71,10 @@ def test_it_needs_what_it_imports_and_imports_what_it_needs() -> None:
     foreign = modules - set(sys.stdlib_module_names) - {"flagrelay"}
     providers = {**packages_distributions(), **SHARED_NAMES}
     used = {normal(provider) for module in foreign for provider in providers[module]}
-    needed, extra = names(PROJECT["dependencies"]), names(sum(PROJECT["optional-dependencies"].values(), []))
+    needed, extra = (
+        names(PROJECT["dependencies"]),
+        names([each for more in PROJECT["optional-dependencies"].values() for each in more]),
+    )
     assert used <= needed | extra
     assert needed - used <= IMPORTED_BY_OTHERS
     assert extra <= used

@@ -56,3 +56,26 @@ def test_prefixes_keep_relays_of_one_redis_apart(cli: Cli) -> None:
     cli.ok("flags", "put", "x", "--env", "production", stdin=json.dumps(FLAG))
     assert cli.json("env", "list")[0]["flags"] == 1
     assert cli.json("env", "list", FLAGRELAY_PREFIX="other")[0]["flags"] == 0
+
+
+def test_settings_are_shown_changed_one_by_one_and_kept(production: Cli) -> None:
+    assert production.ok("env", "set", "production") == "fractional: v3\norigins: none\n"
+    out = production.ok(
+        "env", "set", "production", "--origin", "https://a.example", "--origin", "http://b.example:8080"
+    )
+    assert "origins: https://a.example http://b.example:8080" in out
+    assert "(revision 1)" in out
+    settings = production.json("env", "set", "production", "--fractional", "v2", "--reason", "as our SDKs have it")
+    assert settings["fractional"] == "v2"
+    assert settings["origins"] == ["https://a.example", "http://b.example:8080"]
+    assert settings["revision"] == 2
+    assert production.json("env", "set", "production", "--no-origins")["origins"] == []
+    assert production.ok("env", "set", "production") == "fractional: v2\norigins: none\n"
+
+
+def test_what_is_no_setting_is_refused(production: Cli) -> None:
+    for origin in ("www.example.com", "https://a.example/path", "https://", "https://user@a.example", "null"):
+        assert "is no origin" in production.refused("env", "set", "production", "--origin", origin)
+    assert "Invalid value" in production.misused("env", "set", "production", "--fractional", "v9")
+    assert "does not exist" in production.refused("env", "set", "nope", "--fractional", "v2")
+    assert production.ok("env", "set", "production") == "fractional: v3\norigins: none\n"

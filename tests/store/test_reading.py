@@ -65,7 +65,9 @@ async def test_ten_thousand_flags_are_read_at_one_revision_while_somebody_writes
 
 
 async def test_the_state_says_what_writers_need(store: Store, empty: Snapshot) -> None:
-    await write_change(store, ENVIRONMENT, Draft(flags={"a": flag(1), "b": flag(2)}, evaluators={"beta": {"in": ["a", []]}}))
+    await write_change(
+        store, ENVIRONMENT, Draft(flags={"a": flag(1), "b": flag(2)}, evaluators={"beta": {"in": ["a", []]}})
+    )
     written = await kill_flag(store, ENVIRONMENT, "a", to="off", actor="ada", reason="errors")
     state = await read_state(store, ENVIRONMENT)
     assert state.position == await read_position(store, ENVIRONMENT)
