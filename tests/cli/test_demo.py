@@ -125,6 +125,7 @@ def test_the_lines_that_it_prints_work_and_what_they_do_is_shown(outside: Cli, c
             assert (done.returncode, done.stderr.partition("%")[0].strip()) == (0, ""), command
             answers[command.rpartition("/")[2].removeprefix("python -m ")] = done.stdout
         assert "checkout-v2\tKILLED" in answers["flagrelay flags list"]
+        assert any("bucket" in answer for answer in answers.values())
         assert any("flagrelay_propagation" in answer for answer in answers.values())
         with subprocess.Popen(
             ["bash", "-c", f"exec {stream}"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL

@@ -215,6 +215,7 @@ def _lines_to_try(console: Console, redis: PrivateRedis, url: str, key: str) -> 
     for line in (
         f"export FLAGRELAY_REDIS_URL={shlex.quote(redis.url)} FLAGRELAY_ENV={ENVIRONMENT}",
         f"{flagrelay} flags list",
+        f"""{flagrelay} explain search-ranking --context '{{"targetingKey": "u1"}}'""",
         f"{flagrelay} kill new-search --reason 'trying it'",
         f"{flagrelay} revive {VICTIM} --reason 'fixed'",
         f"curl -s {url}/metrics | grep ^flagrelay_",
