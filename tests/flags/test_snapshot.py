@@ -55,3 +55,46 @@ def test_what_a_change_does_not_touch_is_shared_and_not_copied() -> None:
     later = snapshot.with_change(next_change(snapshot, "b", 2))
     assert later.evaluators is snapshot.evaluators
     assert later.flags["a"] is snapshot.flags["a"]
+
+
+POPULATION = {"==": [{"var": "plan"}, "pro"]}
+
+
+def targeted(number: int, *, whole: bool = False) -> dict[str, Any]:
+    """A definition with a rule, which differs for each number."""
+    weight = 25.0 if whole else 25
+    rule = {"if": [{"$ref": "a"}, "on", {"fractional": [["on", weight], ["off", number]]}]}
+    return {**definition(number), "targeting": rule}
+
+
+@given(EDITS, st.lists(st.sampled_from(["", "u1", "u2", "u3"]), max_size=4))
+def test_whatever_is_kept_of_what_was_compiled_it_resolves_as_if_all_of_it_were_compiled_anew(
+    edits: list[tuple[dict[str, Any], dict[str, Any], Any]], targeting_keys: list[str]
+) -> None:
+    snapshot = empty_snapshot()
+    for flag_patch, rule_patch, metadata in edits:
+        flags = {key: flag and targeted(flag["metadata"]["n"]) for key, flag in flag_patch.items()}
+        epoch, revision, nonce = snapshot.position
+        change = Change(
+            epoch, revision + 1, f"n{revision + 1}", nonce, 0, flags=flags, evaluators=rule_patch, metadata=metadata
+        )
+        earlier, snapshot = snapshot, snapshot.with_change(change)
+        parts = (snapshot.position, snapshot.flags, snapshot.evaluators, snapshot.metadata, snapshot.settings)
+        fresh, reloaded = Snapshot(*parts), earlier.reloaded(*parts)
+        assert list(snapshot.compiled.flags) == list(fresh.compiled.flags) == list(reloaded.compiled.flags)
+        for key in ("a", "b", "c", "d"):
+            for targeting_key in targeting_keys:
+                context = {"targetingKey": targeting_key, "plan": "pro"}
+                said = [each.resolve(key, context) for each in (snapshot, fresh, reloaded)]
+                assert len({(s.variant, s.reason, s.error_code, s.error_message, str(s.metadata)) for s in said}) == 1
+
+
+def test_what_is_read_anew_and_is_the_same_is_not_compiled_again() -> None:
+    flags = {"a": targeted(1), "b": targeted(2), "c": targeted(3)}
+    snapshot = Snapshot(Position("e", 1, "n"), flags, {"a": POPULATION})
+    changed = {"a": targeted(1), "b": targeted(9), "c": targeted(3, whole=True), "d": targeted(4)}
+    later = snapshot.reloaded(Position("f", 9, "m"), changed, {"a": dict(POPULATION)}, {}, snapshot.settings)
+    kept = [key for key, flag in later.compiled.flags.items() if flag is snapshot.compiled.flags.get(key)]
+    assert kept == ["a"]
+    other = snapshot.reloaded(Position("f", 9, "m"), flags, {"a": {"!": [POPULATION]}}, {}, snapshot.settings)
+    assert not any(flag is snapshot.compiled.flags[key] for key, flag in other.compiled.flags.items())

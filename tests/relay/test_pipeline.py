@@ -376,9 +376,9 @@ async def test_what_is_wrong_is_logged_once_however_often_it_is_tried_again(
     reasons = []
     pipeline = Pipeline(store, ENVIRONMENT, PipelineOptions(backoff_min=0.001, backoff_max=0.002))
 
-    async def counted(store: Store, environment: str) -> Snapshot:
+    async def counted(store: Store, environment: str, known: Snapshot | None) -> Snapshot:
         reasons.append(pipeline.source.reason)
-        return await read_snapshot(store, environment)
+        return await read_snapshot(store, environment, known)
 
     monkeypatch.setattr(source_module, "read_snapshot", counted)
     task = asyncio.create_task(pipeline.run())

@@ -313,8 +313,8 @@ async def test_what_is_written_between_subscribing_and_loading_is_neither_lost_n
             number = next(COUNT)
             await put(store, f"flag-{number % 3}", number, environment=environment)
 
-    async def read_with_writers(store: Store, environment: str) -> Snapshot:
-        snapshot = await read_snapshot(store, environment)
+    async def read_with_writers(store: Store, environment: str, known: Snapshot | None) -> Snapshot:
+        snapshot = await read_snapshot(store, environment, known)
         await write(read)
         return snapshot
 
@@ -500,10 +500,10 @@ async def test_a_redis_that_falls_back_while_it_is_being_read_is_noticed(
     async with Followed(redis, verify_interval=NEVER) as followed:
         copy, lost = await written_copy(redis, followed)
 
-        async def falls_back_first(store: Store, environment: str) -> Snapshot:
+        async def falls_back_first(store: Store, environment: str, known: Snapshot | None) -> Snapshot:
             monkeypatch.setattr(source_module, "read_snapshot", read_snapshot)
             await put_back(redis, copy)
-            return await read_snapshot(store, environment)
+            return await read_snapshot(store, environment, known)
 
         hands.pass_on = lambda _data: []
         await put(redis, "missed")

@@ -22,6 +22,7 @@ FAMILIES = {
     "flagrelay_streams_resumed": "counter",
     "flagrelay_streams_closed": "counter",
     "flagrelay_sent_bytes": "counter",
+    "flagrelay_evaluations": "counter",
     "flagrelay_changes_applied": "counter",
     "flagrelay_revision": "gauge",
     "flagrelay_flags": "gauge",

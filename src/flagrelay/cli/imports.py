@@ -6,6 +6,7 @@ from typing import Any
 
 from flagrelay.flags.change import Definition, Rule
 from flagrelay.flags.definition import FlagSet
+from flagrelay.flags.equality import same
 from flagrelay.store.reading import FlagEntry, State
 from flagrelay.store.writing import Draft
 
@@ -77,7 +78,7 @@ def plan_import(state: State, wanted: FlagSet, *, prune: bool, over_kills: bool 
     evaluators: dict[str, Rule | None] = {
         name: rule
         for name, rule in wanted.evaluators.items()
-        if name not in state.evaluators or not _equal(state.evaluators[name][1], rule)
+        if name not in state.evaluators or not same(state.evaluators[name][1], rule)
     }
     metadata: Mapping[str, Any] | None = wanted.metadata if wanted.metadata or prune else None
     if prune:
@@ -86,7 +87,7 @@ def plan_import(state: State, wanted: FlagSet, *, prune: bool, over_kills: bool 
     return Plan(
         flags=flags,
         evaluators=evaluators,
-        metadata=metadata if metadata is not None and not _equal(metadata, state.metadata) else None,
+        metadata=metadata if metadata is not None and not same(metadata, state.metadata) else None,
         flag_revisions={key: state.flags[key].revision if key in state.flags else 0 for key in flags},
         evaluator_revisions={name: state.evaluators[name][0] if name in state.evaluators else 0 for name in evaluators},
         unchanged=len(wanted.flags.keys() - flags.keys()),
@@ -94,15 +95,6 @@ def plan_import(state: State, wanted: FlagSet, *, prune: bool, over_kills: bool 
 
 
 def _stands(entry: FlagEntry, flag: Definition, *, over_kills: bool) -> bool:
-    if entry.killed and not over_kills and _equal(entry.killed.original, flag):
+    if entry.killed and not over_kills and same(entry.killed.original, flag):
         return True
-    return _equal(entry.definition, flag)
-
-
-def _equal(one: Any, other: Any) -> bool:
-    """Equal as JSON. Python's own equality takes true for 1, and 1 for 1.0."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_equal(one[name], other[name]) for name in one)
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_equal, one, other))
-    return type(one) is type(other) and bool(one == other)
+    return same(entry.definition, flag)

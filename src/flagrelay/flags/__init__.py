@@ -14,6 +14,7 @@ knows how anything is spelled on a wire; the clock is read for `$flagd.timestamp
     typed                 the same for callers who want a value of one type
     compiled              the flags of a snapshot, compiled; and what of them a change touches
     compiled_flag         one flag, ready to be resolved
+    equality              equality as JSON has it
     compiler              rules into functions: constants folded, populations shared
     branches, paths, loops, shares    what `if`, `var`, `map`, `fractional` and their like are compiled to
     shortcuts             what comparisons with constants are compiled to

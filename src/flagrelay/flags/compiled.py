@@ -8,6 +8,7 @@ from flagrelay.flags.change import Change, Definition, Rule
 from flagrelay.flags.compiled_flag import CompiledFlag, compile_flag, compile_population
 from flagrelay.flags.compiler import Populations
 from flagrelay.flags.environment_settings import EnvironmentSettings
+from flagrelay.flags.equality import same
 from flagrelay.flags.resolution import Metadata
 
 
@@ -38,6 +39,25 @@ def compile_all(source: Source) -> Compiled:
         for name, rule in source.evaluators.items()
     }
     return Compiled(_flags(source, sorted(source.flags), populations), populations)
+
+
+def compile_like(known: Compiled, before: Source, source: Source) -> Compiled:
+    """Everything, but what was compiled before and is the same now is not compiled again.
+
+    Args:
+        known: what was compiled before.
+        before: of what.
+        source: what there is now.
+    """
+    if before.settings != source.settings or not same([*before[1:3]], [*source[1:3]]):
+        return compile_all(source)
+    kept = {
+        key: flag
+        for key, flag in known.flags.items()
+        if key in source.flags and same(before.flags[key], source.flags[key])
+    }
+    fresh = _flags(source, source.flags.keys() - kept.keys(), known.populations)
+    return Compiled(dict(sorted({**kept, **fresh}.items())), known.populations)
 
 
 def compile_changed(compiled: Compiled, change: Change, source: Source) -> Compiled:

@@ -6,7 +6,7 @@ from typing import Any
 
 from flagrelay.errors import HistoryError
 from flagrelay.flags.change import Change, Definition, Rule
-from flagrelay.flags.compiled import NOTHING, Compiled, Source, compile_all, compile_changed
+from flagrelay.flags.compiled import NOTHING, Compiled, Source, compile_all, compile_changed, compile_like
 from flagrelay.flags.environment_settings import EnvironmentSettings
 from flagrelay.flags.position import Position
 from flagrelay.flags.resolution import ErrorCode, Reason, Resolution
@@ -42,6 +42,19 @@ class Snapshot:
         shown = (flag_key if isinstance(flag_key, str) else repr(flag_key)).encode(errors="replace").decode()
         message = f'there is no flag "{shown:.256}"'
         return Resolution(shown, None, None, Reason.ERROR, ErrorCode.FLAG_NOT_FOUND, message, self.metadata)
+
+    def reloaded(
+        self,
+        position: Position,
+        flags: Mapping[str, Definition],
+        evaluators: Mapping[str, Rule],
+        metadata: Mapping[str, Any],
+        settings: EnvironmentSettings,
+    ) -> "Snapshot":
+        """A snapshot of what was read anew. What is the same in this one is not compiled again."""
+        source = Source(flags, evaluators, metadata, settings)
+        before = Source(self.flags, self.evaluators, self.metadata, self.settings)
+        return Snapshot(position, *source, compile_like(self.compiled, before, source))
 
     def with_change(self, change: Change) -> "Snapshot":
         """The snapshot one change later; this one stays as it is. What the change does not touch is not compiled again.

@@ -44,6 +44,7 @@ class Hub:
         retry: the reconnection time that streams are given, in seconds; each gets 0.5-1.5 times it.
         lagging_timeout: seconds that a stream may stay paused.
         spread: seconds over which a change goes out that is not urgent.
+        batch: streams between two looks at the clock, where writing to one may take long; 0 for the usual.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Hub:
         retry: float,
         lagging_timeout: float,
         spread: float = 0.0,
+        batch: int = 0,
     ) -> None:
         self.feed = feed
         self.stats = stats
@@ -66,7 +68,7 @@ class Hub:
         self._retries = [retry_frame(ms) for ms in _jittered_ms(retry * 0.5, retry * 1.5)]
         self._retry = retry
         self._spread = spread
-        self._pump = Pump(self, delivered=delivered)
+        self._pump = Pump(self, delivered=delivered, batch=batch)
 
     @property
     def loaded(self) -> bool:

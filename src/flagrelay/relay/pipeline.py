@@ -90,7 +90,7 @@ class Pipeline:
         definitions = DefinitionsFeed(Held(options.changes_held, options.changes_held_bytes), self._heartbeat)
         self.evaluations_feed = EvaluationsFeed(Held(options.changes_held, options.changes_held), self._heartbeat)
 
-        def hub(feed: Feed, delivered: Callable[[Delivery], None], spread: float = 0.0) -> Hub:
+        def hub(feed: Feed, delivered: Callable[[Delivery], None], *, spread: float = 0.0, batch: int = 0) -> Hub:
             return Hub(
                 feed,
                 stats=self.stats,
@@ -98,14 +98,17 @@ class Pipeline:
                 retry=options.retry,
                 lagging_timeout=options.lagging_timeout,
                 spread=spread,
+                batch=batch,
             )
 
         self.hub = hub(definitions, lambda delivery: on_delivered(self, delivery))
         self.evaluations = hub(
-            self.evaluations_feed, lambda delivery: on_delivered(self, delivery) if delivery.streams else None
+            self.evaluations_feed,
+            lambda delivery: on_delivered(self, delivery) if delivery.streams else None,
+            batch=1,  # a whole flag set for one context may take milliseconds
         )
         # Spread over time on purpose: how long that takes says nothing of the relay.
-        self.refetches = hub(RefetchFeed(), lambda _delivery: None, options.refetch_spread)
+        self.refetches = hub(RefetchFeed(), lambda _delivery: None, spread=options.refetch_spread)
         self.hubs = {"definitions": self.hub, "evaluations": self.evaluations, "events": self.refetches}
         self._store = store
         self._options = options

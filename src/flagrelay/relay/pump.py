@@ -35,8 +35,9 @@ class Pump:
     Heartbeats have rounds of their own, which run only while there is no news.
     """
 
-    def __init__(self, hub: "Hub", *, delivered: Callable[[Delivery], None]) -> None:
+    def __init__(self, hub: "Hub", *, delivered: Callable[[Delivery], None], batch: int = 0) -> None:
         self._hub = hub
+        self._batch = batch or BATCH
         self._delivered = delivered
         self._news: deque[Subscriber] = deque()
         self._beats: deque[Subscriber] = deque()
@@ -126,9 +127,9 @@ class Pump:
                 change.first = now
             self._unmarked.clear()
         else:
-            self._write(min(BATCH, self._due()))
+            self._write(min(self._batch, self._due()))
         while self._news and perf_counter() < end and (due := self._due()) > 0:
-            self._write(min(BATCH, due))
+            self._write(min(self._batch, due))
         if not self._news:
             self._finish()
 
@@ -169,7 +170,7 @@ class Pump:
         frame = hub.feed.heartbeat()
         end = perf_counter() + SLICE
         while self._beats and perf_counter() < end:
-            for _ in range(min(BATCH, len(self._beats))):
+            for _ in range(min(self._batch, len(self._beats))):
                 subscriber = self._beats.popleft()
                 if subscriber.position == hub.feed.head and not subscriber.paused_at:
                     data = frame[subscriber.framing]

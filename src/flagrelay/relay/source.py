@@ -171,7 +171,7 @@ class Source:
         return None if self._held().position.revision >= theirs.revision else "trimmed"
 
     async def _load(self, why: str) -> None:
-        snapshot = await read_snapshot(self._store, self.environment)
+        snapshot = await read_snapshot(self._store, self.environment, self.snapshot)
         mine = self.snapshot.position if self.snapshot else None
         if mine and (why == "fork" or mine.epoch != snapshot.position.epoch or _fell_back(mine, snapshot.position)):
             self._left.add(mine.epoch)
@@ -196,7 +196,7 @@ class Source:
         for _ in range(RENEWALS):
             found = await renew_epoch(self._store, self.environment, found)
             if found.epoch not in self._left:
-                return await read_snapshot(self._store, self.environment)
+                return await read_snapshot(self._store, self.environment, self.snapshot)
         raise StoreUnavailable(f'environment "{self.environment}" changes faster than its epoch can be renewed')
 
     async def _read_clock(self) -> None:

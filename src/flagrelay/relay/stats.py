@@ -14,6 +14,8 @@ class Stats:
     """Streams opened, by how: `full`, `delta`, `current`."""
     closed: Counter[str] = field(default_factory=Counter)
     """Streams closed, by reason."""
+    evaluations: Counter[str] = field(default_factory=Counter)
+    """OFREP evaluations answered, by kind: `single`, `bulk`, `bulk not modified`."""
     sent_bytes: int = 0
     """Bytes given to transports, framing included, response heads not."""
     changes: int = 0

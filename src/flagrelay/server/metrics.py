@@ -89,6 +89,7 @@ def _families() -> dict[str, Metric]:
             counter("streams_resumed", "Streams opened, by how they began: full, delta, current", "resume"),
             counter("streams_closed", "Streams closed, by reason", "reason"),
             counter("sent_bytes", "Bytes of events given to transports"),
+            counter("evaluations", "OFREP evaluations answered: single, bulk, bulk not modified", "kind"),
             counter("changes_applied", "Changes applied"),
             gauge("revision", "The revision that is served"),
             gauge("flags", "Flags in the snapshot"),
@@ -126,6 +127,7 @@ def _collect(families: dict[str, Metric], name: str, pipeline: Pipeline) -> None
         "streams_open_by_kind": {kind: len(hub.subscribers) for kind, hub in pipeline.hubs.items()},
         "streams_resumed": stats.resumed,
         "streams_closed": stats.closed,
+        "evaluations": stats.evaluations,
         "source_reloads": stats.reloads,
         "source_state": {state.value: int(state is source.state) for state in SourceState},
     }

@@ -36,6 +36,7 @@ async def evaluate_flag(request: Request) -> Response:
         evaluation_context = read_context(await read_body(request, context.settings.max_body_bytes))
     except (MessageError, ContextError) as error:
         return _failure(error, flag_key)
+    pipeline.stats.evaluations["single"] += 1
     snapshot = pipeline.held()
     flag = snapshot.compiled.flags.get(flag_key)
     if flag is None or (public and flag.server_only):
@@ -63,7 +64,9 @@ async def evaluate_flags(request: Request) -> Response:
     current = format_event_id(snapshot.position.epoch, snapshot.position.revision)
     must_answer = parse_event_id(told) is not None and told != current
     if not must_answer and matches(request.headers.get("if-none-match", ""), etag):
+        pipeline.stats.evaluations["bulk not modified"] += 1
         return Response(status_code=304, headers={**HEADERS, "etag": etag})
+    pipeline.stats.evaluations["bulk"] += 1
     return Response(body, headers={**HEADERS, "etag": etag}, media_type=JSON)
 
 

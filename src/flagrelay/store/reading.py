@@ -55,8 +55,13 @@ class State:
     settings: EnvironmentSettings = field(default_factory=EnvironmentSettings)
 
 
-async def read_snapshot(store: Store, environment: str) -> Snapshot:
+async def read_snapshot(store: Store, environment: str, known: Snapshot | None = None) -> Snapshot:
     """The whole environment at one revision, as relays serve it.
+
+    Args:
+        store: where it is.
+        environment: its name.
+        known: what was read before; what is still the same of it is not compiled again.
 
     Raises:
         EnvironmentMissing: there is none.
@@ -68,7 +73,8 @@ async def read_snapshot(store: Store, environment: str) -> Snapshot:
         store, keys.state(environment), keys.flags(environment), keys.evaluators(environment)
     )
     position = _whole(environment, state, flags, evaluators)
-    return Snapshot(
+    make = known.reloaded if known else Snapshot
+    return make(
         position,
         flags={key: entry.definition for key, entry in _flags(environment, flags, {}).items()},
         evaluators={name: rule for name, (_, rule) in _evaluators(environment, evaluators).items()},
