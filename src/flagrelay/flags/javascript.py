@@ -29,12 +29,10 @@ def truthy(value: Any) -> bool:
 
 def to_number(value: Any) -> float:
     """`Number(value)`."""
-    if isinstance(value, bool | None):
-        return int(bool(value))
-    if isinstance(value, int | float):
-        return value
-    text = value if isinstance(value, str) else to_string(value)
-    charge(len(text) // CHARACTERS)
+    number = _known_number(value)
+    if number is not None:
+        return number
+    text = _text_to_read(value)
     if _DIGITS.fullmatch(text):
         return int(text)
     text = text.strip(_SPACE)
@@ -49,18 +47,28 @@ _LONGEST = 250
 """Characters of a number with a radix that are still read; doubles end before."""
 
 
+def _known_number(value: Any) -> float | None:
+    """What needs no reading: null and false are 0, true is 1."""
+    if isinstance(value, bool | None):
+        return int(bool(value))
+    return value if isinstance(value, int | float) else None
+
+
+def _text_to_read(value: Any) -> str:
+    text = value if isinstance(value, str) else to_string(value)
+    charge(len(text) // CHARACTERS)
+    return text
+
+
 def parse_number(value: Any) -> float:
     """`parseFloat(value)`, with which JsonLogic adds and multiplies: a number and whatever stands behind it.
 
     But a boolean is 0 or 1 and null is 0, as in every flagd evaluator, where parseFloat would give NaN.
     """
-    if isinstance(value, bool | None):
-        return int(bool(value))
-    if isinstance(value, int | float):
-        return value
-    text = value if isinstance(value, str) else to_string(value)
-    charge(len(text) // CHARACTERS)
-    found = _DECIMAL.match(text.strip(_SPACE))
+    number = _known_number(value)
+    if number is not None:
+        return number
+    found = _DECIMAL.match(_text_to_read(value).strip(_SPACE))
     if not found:
         return math.nan
     return int(found[0]) if _DIGITS.fullmatch(found[0]) else float(found[0])

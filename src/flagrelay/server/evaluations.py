@@ -11,11 +11,10 @@ from starlette.responses import Response
 
 from flagrelay.errors import ContextError, MessageError, Refusal
 from flagrelay.flags.resolution import ErrorCode
-from flagrelay.relay.evaluations import View
 from flagrelay.server.access import authenticate_viewer, pipeline_for, refuse_body
 from flagrelay.server.bodies import read_body, too_large
 from flagrelay.server.context import Context, context_of
-from flagrelay.server.streams import HEADERS, admit, open_stream
+from flagrelay.server.streams import begin
 from flagrelay.wire.ofrep import check_context, read_context
 
 
@@ -25,17 +24,13 @@ async def evaluation_stream(request: Request) -> Response:
     key, public = authenticate_viewer(context, request)
     pipeline = pipeline_for(context, key)
     identity, evaluation_context = await _evaluation_context(context, request)
-    if request.method == "HEAD":
-        return Response(headers=HEADERS)
-    last_event_id = request.headers.get("last-event-id", "")
-    trust_ahead = await pipeline.settle(last_event_id)
-    key, public = authenticate_viewer(context, request)  # it may have been revoked while we waited
-    admit(context, pipeline, key)
-
-    def view() -> View:
-        return pipeline.evaluations_feed.view((public, identity), evaluation_context)
-
-    return open_stream(context, request, pipeline.evaluations, key, last_event_id, trust_ahead=trust_ahead, view=view)
+    return await begin(
+        request,
+        pipeline,
+        pipeline.evaluations,
+        lambda: authenticate_viewer(context, request)[0],
+        lambda: pipeline.evaluations_feed.view((public, identity), evaluation_context),
+    )
 
 
 async def event_stream(request: Request) -> Response:
@@ -44,13 +39,7 @@ async def event_stream(request: Request) -> Response:
     key, _ = authenticate_viewer(context, request)
     refuse_body(request)
     pipeline = pipeline_for(context, key)
-    if request.method == "HEAD":
-        return Response(headers=HEADERS)
-    last_event_id = request.headers.get("last-event-id", "")
-    trust_ahead = await pipeline.settle(last_event_id)
-    key, _ = authenticate_viewer(context, request)  # it may have been revoked while we waited
-    admit(context, pipeline, key)
-    return open_stream(context, request, pipeline.refetches, key, last_event_id, trust_ahead=trust_ahead)
+    return await begin(request, pipeline, pipeline.refetches, lambda: authenticate_viewer(context, request)[0])
 
 
 async def _evaluation_context(context: Context, request: Request) -> tuple[bytes, dict[str, Any]]:

@@ -37,13 +37,36 @@ async def stream(request: Request) -> Response:
     key = authenticate(context, request, "server")
     refuse_body(request)
     pipeline = pipeline_for(context, key)
+    return await begin(request, pipeline, pipeline.hub, lambda: authenticate(context, request, "server"))
+
+
+async def begin(
+    request: Request,
+    pipeline: Pipeline,
+    hub: Hub,
+    check: Callable[[], AccessKey],
+    view: Callable[[], View | None] = lambda: None,
+) -> Response:
+    """Begin a stream of any kind, for a request that is understood and read to its end.
+
+    Args:
+        request: which it answers.
+        pipeline: of the key's environment.
+        hub: where the stream belongs.
+        check: the access key, once more: it may have been revoked while the stream waited for news.
+        view: the evaluation context that it is evaluated for, taken once it is certain that there will be a stream.
+
+    Raises:
+        Refusal: the key is no longer valid, or there is no room.
+    """
+    context = context_of(request)
     if request.method == "HEAD":
         return Response(headers=HEADERS)
     last_event_id = request.headers.get("last-event-id", "")
     trust_ahead = await pipeline.settle(last_event_id)
-    key = authenticate(context, request, "server")  # it may have been revoked while we waited
+    key = check()
     admit(context, pipeline, key)
-    return open_stream(context, request, pipeline.hub, key, last_event_id, trust_ahead=trust_ahead)
+    return open_stream(context, request, hub, key, last_event_id, trust_ahead=trust_ahead, view=view)
 
 
 def admit(context: Context, pipeline: Pipeline, key: AccessKey) -> None:
@@ -72,19 +95,9 @@ def open_stream(
     last_event_id: str,
     *,
     trust_ahead: bool,
-    view: Callable[[], View | None] = lambda: None,
+    view: Callable[[], View | None],
 ) -> Response:
-    """Register the stream and write its first bytes, all in this turn of the event loop.
-
-    Args:
-        context: of the application.
-        request: which it answers, read to its end.
-        hub: where the stream belongs.
-        key: what opened it.
-        last_event_id: where it resumes.
-        trust_ahead: whether it may be ahead of this relay.
-        view: the evaluation context that it is evaluated for, taken once it is certain that there will be a stream.
-    """
+    """Register the stream and write its first bytes, all in this turn of the event loop."""
     settings = context.settings
     ends_at = asyncio.get_running_loop().time() + settings.stream_lifetime * random.uniform(0.8, 1.0)
     hand_over: HandOver | None = request.scope.get("extensions", {}).get(EXTENSION)
