@@ -218,3 +218,14 @@ def test_a_flag_may_refer_to_a_population_that_the_environment_has(flags: Cli) -
     flags.ok("flags", "import", "-", stdin=json.dumps({"flags": {"z": flag}}))
     refusal = flags.refused("flags", "import", "-", "--prune", stdin=json.dumps({"flags": {"z": flag}}))
     assert "there is no population" in refusal
+
+
+def test_explain_ends_whatever_a_rule_gives(production: Cli) -> None:
+    doubling = {"reduce": [{"merge": [list(range(60))]}, {"map": [[1, 2], {"var": "accumulator"}]}, "x"]}
+    doubled = {"reduce": [list(range(60)), [{"var": "accumulator"}, {"var": "accumulator"}], 1]}
+    deep = {"reduce": [list(range(2000)), [{"var": "accumulator"}], {"/": [1, 0]}]}
+    for rule in (doubling, doubled, deep):
+        flag = {"state": "ENABLED", "variants": {"on": True}, "targeting": {"if": [rule, "on"]}, "defaultVariant": "on"}
+        production.ok("flags", "put", "x", "--force", stdin=json.dumps(flag))
+        assert production.ok("explain", "x").endswith("TARGETING_MATCH)\n")
+        assert production.json("explain", "x")["variant"] == "on"

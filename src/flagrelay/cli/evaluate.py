@@ -1,6 +1,7 @@
 """`flagrelay eval` and `flagrelay explain`: what a flag says for a context, and why."""
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from flagrelay.cli.output import one_line, print_json
 from flagrelay.errors import DefinitionError, FlagMissing, FlagrelayError, InputError, StreamError
 from flagrelay.flags.definition import check_environment_name, parse_json
 from flagrelay.flags.environment_settings import read_settings
+from flagrelay.flags.javascript import to_string
 from flagrelay.flags.position import Position
 from flagrelay.flags.resolution import Resolution
 from flagrelay.flags.snapshot import Snapshot
@@ -31,6 +33,12 @@ WIDE = 1000
 
 LONGEST_SHOWN = 60
 """Characters of a value in the way through a rule."""
+
+MOST_PARTS = 1000
+"""Parts of a value that scripts are given of each step."""
+
+DEEPEST_SHOWN = 30
+"""How deep values nest that are shown."""
 
 
 def _context(_ctx: click.Context, _param: click.Parameter, text: str) -> dict[str, Any]:
@@ -208,7 +216,7 @@ def _traced(snapshot: Snapshot, key: str, context: dict[str, Any], resolution: R
 
 def _described(answer: dict[str, Any]) -> str:
     """A result, for people."""
-    value = _shown(answer["value"], longest=10_000) if "value" in answer else "the caller's own default"
+    value = orjson.dumps(answer["value"]).decode() if "value" in answer else "the caller's own default"
     variant = f'variant "{answer["variant"]}", ' if answer.get("variant") else ""
     return one_line(f"{value}  ({variant}{answer['reason']})")
 
@@ -242,10 +250,7 @@ def _label(step: Step) -> Text:
 
 
 def _shown(value: Any, longest: int = LONGEST_SHOWN) -> str:
-    try:
-        text = orjson.dumps(value).decode()
-    except (TypeError, orjson.JSONEncodeError):
-        text = repr(value)
+    text = orjson.dumps(_plain(value, [longest])).decode()
     return text if len(text) <= longest else f"{text[:longest]}…"
 
 
@@ -255,16 +260,28 @@ def _as_members(step: Step | None) -> dict[str, Any] | None:
     return {
         "path": step.path,
         "operator": step.operator,
-        "gave": _plain(step.gave),
+        "gave": _plain(step.gave, [MOST_PARTS]),
         "note": step.note,
         "steps": [_as_members(each) for each in step.steps],
     }
 
 
-def _plain(value: Any) -> Any:
-    """A value that JSON can hold: lone surrogates and endless numbers as text."""
-    try:
-        orjson.dumps(value)
-    except (TypeError, orjson.JSONEncodeError):
-        return repr(value)
+def _plain(value: Any, left: list[int], depth: int = 0) -> Any:
+    """What JSON can hold of a value, and no more parts than there are left: a rule may give more than fits anywhere.
+
+    Numbers that JSON has not, and integers that are too large for it, become text; so do halves of characters.
+    """
+    left[0] -= 1
+    if isinstance(value, list | tuple | dict):
+        if depth > DEEPEST_SHOWN:
+            return "…"
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        kept = [(str(name), _plain(each, left, depth + 1)) for name, each in items if left[0] > 0]
+        if isinstance(value, dict):
+            return dict(kept)
+        return [each for _, each in kept] + ["…"] * (len(kept) < len(value))
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
+    if isinstance(value, int | float) and not (math.isfinite(value) and -(2.0**63) <= value < 2.0**63):
+        return to_string(value)
     return value

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from flagrelay.flags import lookup
+from flagrelay.flags import lookup, meter
 from flagrelay.flags.bucket import HASHES, MAX_TOTAL, SHORTHANDS, weight_of
 from flagrelay.flags.javascript import to_string, truthy
 from flagrelay.flags.operators import OPERATORS, REFERENCE, arguments_of, operator_of
@@ -184,4 +184,8 @@ def trace_rule(rule: Any, context: Any, flag_key: str, *, generation: str, rules
     Raises:
         RuleTooLong, ValueError, ArithmeticError: the rule fails with this context.
     """
-    return _Tracer(generation, rules).walk("targeting", rule, _Scope(context, flag_key))
+    meter.start()
+    try:
+        return _Tracer(generation, rules).walk("targeting", rule, _Scope(context, flag_key))
+    finally:
+        meter.stop()
