@@ -310,3 +310,25 @@ async def test_it_resumes_as_definitions_do() -> None:
     await settle()
     client.take()
     assert client.flags == world.expected(client)
+
+
+async def test_a_context_that_cannot_be_served_costs_its_own_stream_and_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World()
+    for context in CONTEXTS:
+        world.open(context, public=False)
+    broken = list(world.hub.subscribers)[1]
+    tail = world.feed.tail
+
+    def fails(subscriber: Subscriber) -> bytes:
+        if subscriber is broken:
+            raise TypeError("cannot be written as JSON")
+        return tail(subscriber)
+
+    monkeypatch.setattr(world.feed, "tail", fails)
+    world.change(flags={"a": flag(RULES[0], default="on")})
+    await settle()
+    assert broken not in world.hub.subscribers
+    world.clients.pop(1)
+    world.check()

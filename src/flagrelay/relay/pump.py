@@ -141,16 +141,15 @@ class Pump:
         for _ in range(min(most, len(news))):
             subscriber = news.popleft()
             if subscriber.position < head and not subscriber.paused_at:
-                data = hub.feed.tail(subscriber)
-                subscriber.position = head
-                if not data:
-                    continue
-                sent += len(data)
                 try:
-                    subscriber.transport.write(data)
+                    data = hub.feed.tail(subscriber)
+                    subscriber.position = head
+                    if data:
+                        sent += len(data)
+                        subscriber.transport.write(data)
                 except Exception:
-                    # One broken transport must not keep the change from everybody behind it.
-                    log.exception("a stream's transport failed")
+                    # One broken stream must not keep the change from everybody behind it.
+                    log.exception("writing to a stream failed")
                     hub.drop(subscriber, "error")
         hub.stats.sent_bytes += sent
 
