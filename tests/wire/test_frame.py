@@ -46,7 +46,7 @@ def test_a_patch_carries_the_change_whatever_is_in_it(flags: Any, rules: Any, me
     change = Change(
         "e", 7, "n7", "n6", 1234, "ada", "a secret reason", flags=flags, evaluators=rules, metadata=metadata
     )
-    event = only_event(patch_frame(change))
+    event = only_event(patch_frame(change, "e.7"))
     assert (event.type, event.id) == ("patch", "e.7")
     data = json.loads(event.data)
     assert (data["at"], data["flags"], data["$evaluators"]) == (1234, flags, rules)
@@ -54,7 +54,7 @@ def test_a_patch_carries_the_change_whatever_is_in_it(flags: Any, rules: Any, me
 
 
 def test_who_made_a_change_and_why_stays_in_the_relay() -> None:
-    frame = patch_frame(Change("e", 1, "n1", "n0", 0, "ada", "a secret reason"))
+    frame = patch_frame(Change("e", 1, "n1", "n0", 0, "ada", "a secret reason"), "e.1")
     assert b"ada" not in frame.plain
     assert b"secret" not in frame.plain
 
@@ -93,7 +93,7 @@ def test_a_retry_is_no_event() -> None:
 def test_a_chunk_holds_the_same_event() -> None:
     frames = [
         put_frame(empty_snapshot()),
-        patch_frame(next_change(empty_snapshot(), "flag", 3)),
+        patch_frame(next_change(empty_snapshot(), "flag", 3), "e0.1"),
         heartbeat_frame(revision=1, live=True, age_ms=0),
         goodbye_frame("lifetime", retry_ms=1),
         retry_frame(5),

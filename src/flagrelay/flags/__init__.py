@@ -9,6 +9,7 @@ knows how anything is spelled on a wire; the clock is read for `$flagd.timestamp
     environment_settings  the settings of one environment
     position              where in an environment's history something stands: epoch, revision, nonce
     change                one atomic edit of an environment
+    local_kill            a kill that one relay holds by itself
     snapshot              the immutable state of one environment at one revision; what resolves flags
     resolution            what a flag says for a context, in OpenFeature's words
     typed                 the same for callers who want a value of one type

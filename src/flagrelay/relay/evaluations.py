@@ -10,6 +10,7 @@ from flagrelay.flags.snapshot import Snapshot
 from flagrelay.relay.held import Held
 from flagrelay.relay.subscriber import Subscriber
 from flagrelay.wire.evaluated import altered, evaluated_patch_frame, evaluated_put_frame
+from flagrelay.wire.event_id import event_id_of
 from flagrelay.wire.frame import Frame, goodbye_frame
 
 PUTS_BYTES = 4 * 1024 * 1024
@@ -71,10 +72,9 @@ class EvaluationsFeed:
         """The newest position."""
         return self._held.head
 
-    @property
-    def start(self) -> int:
-        """The oldest position from which one can catch up."""
-        return self._held.start
+    def find(self, event_id: str) -> int | None:
+        """The position of who has that event, where one can catch up from it."""
+        return self._held.find(event_id)
 
     def view(self, identity: tuple[bool, bytes], context: Mapping[str, Any]) -> View:
         """The view of a context, shared with whoever has it already."""
@@ -96,14 +96,14 @@ class EvaluationsFeed:
     def restart(self, snapshot: Snapshot) -> None:
         """Another history."""
         self._renew(snapshot)
-        self._held.reset()
+        self._held.reset(event_id_of(snapshot))
 
     def publish(self, change: Change, snapshot: Snapshot) -> None:
         """One change later: what it touched is noted; who is concerned shows when each stream's turn comes."""
         before = _touched(self.snapshot, snapshot, change)
         self._at = change.at
         self._renew(snapshot)
-        self._held.append(before, len(before))
+        self._held.append(before, len(before), event_id_of(snapshot))
 
     def _renew(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
@@ -139,7 +139,7 @@ class EvaluationsFeed:
         identity = tuple(news)
         frame = self._patches.get(identity)
         if frame is None:
-            frame = self._patches[identity] = evaluated_patch_frame(snapshot.position, news, at=self._at)
+            frame = self._patches[identity] = evaluated_patch_frame(event_id_of(snapshot), news, at=self._at)
         return frame
 
     def _touched_since(self, position: int) -> Before | None:
@@ -155,7 +155,7 @@ class EvaluationsFeed:
         frame = self._puts.get(view)
         if frame is None:
             snapshot = self._loaded()
-            frame = evaluated_put_frame(snapshot.position, self._resolutions(view, snapshot))
+            frame = evaluated_put_frame(event_id_of(snapshot), self._resolutions(view, snapshot))
             size = len(frame.plain) + len(frame.chunked)
             if self._puts_bytes + size > PUTS_BYTES:
                 self._puts.clear()

@@ -7,6 +7,7 @@ from flagrelay.flags.change import Change
 from flagrelay.flags.snapshot import Snapshot
 from flagrelay.relay.held import Held
 from flagrelay.relay.subscriber import Subscriber
+from flagrelay.wire.event_id import event_id_of
 from flagrelay.wire.frame import Frame, goodbye_frame, patch_frame, put_frame
 
 TAILS_BYTES = 16 * 1024 * 1024
@@ -16,7 +17,7 @@ TAILS_BYTES = 16 * 1024 * 1024
 class Feed(Protocol):
     """What a hub asks of its feed. Streams have positions: numbers of this process that only grow.
 
-    `head` is the newest one; whoever stands before `start` cannot catch up by what changed, and needs it whole.
+    `head` is the newest one; whoever has a state of which nothing is held any more needs it whole.
     """
 
     snapshot: Snapshot | None
@@ -25,9 +26,8 @@ class Feed(Protocol):
     def head(self) -> int:
         """The newest position."""
 
-    @property
-    def start(self) -> int:
-        """The oldest position from which one can catch up."""
+    def find(self, event_id: str) -> int | None:
+        """The position of who has that event, where one can catch up from it."""
 
     def restart(self, snapshot: Snapshot) -> None:
         """Another history: nobody can catch up by what changed."""
@@ -72,21 +72,21 @@ class DefinitionsFeed:
         """The newest position."""
         return self._held.head
 
-    @property
-    def start(self) -> int:
-        """The oldest position from which the changes are held."""
-        return self._held.start
+    def find(self, event_id: str) -> int | None:
+        """The position of who has that event, where the changes after it are held."""
+        return self._held.find(event_id)
 
     def restart(self, snapshot: Snapshot) -> None:
         """Another history."""
         self._renew(snapshot)
-        self._held.reset()
+        self._held.reset(event_id_of(snapshot))
 
     def publish(self, change: Change, snapshot: Snapshot) -> None:
         """One change later: encoded here, once."""
-        frame = patch_frame(change)
+        event_id = event_id_of(snapshot)
+        frame = patch_frame(change, event_id)
         self._renew(snapshot)
-        self._held.append(frame, len(frame.chunked))
+        self._held.append(frame, len(frame.chunked), event_id)
 
     def _renew(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot

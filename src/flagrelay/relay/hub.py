@@ -121,20 +121,17 @@ class Hub:
         """How many revisions a client is ahead of this relay in the same epoch; 0 where it is not."""
         known = parse_event_id(last_event_id)
         current = self.feed.snapshot.position if self.feed.snapshot else None
-        return max(0, known[1] - current.revision) if known and current and known[0] == current.epoch else 0
+        return max(0, known.revision - current.revision) if known and current and known.epoch == current.epoch else 0
 
     def _resume(self, last_event_id: str, subscriber: Subscriber) -> tuple[Resume, bytes]:
         """How a stream begins, and with what; nothing where it has everything."""
-        known = parse_event_id(last_event_id)
-        current = self.feed.snapshot.position if self.feed.snapshot else None
-        if known and current and known[0] == current.epoch and known[1] <= current.revision:
-            behind = current.revision - known[1]
-            if behind == 0:
-                return Resume.CURRENT, b""
-            if self.feed.head - behind >= self.feed.start:
-                subscriber.position = self.feed.head - behind
-                return Resume.DELTA, self.feed.tail(subscriber)
-        return Resume.FULL, self.feed.whole(subscriber)
+        position = self.feed.find(last_event_id)
+        if position is None:
+            return Resume.FULL, self.feed.whole(subscriber)
+        if position == self.feed.head:
+            return Resume.CURRENT, b""
+        subscriber.position = position
+        return Resume.DELTA, self.feed.tail(subscriber)
 
     def lag(self, subscriber: Subscriber) -> None:
         """Its transport is full."""

@@ -3,6 +3,7 @@
 from flagrelay.flags.change import Change
 from flagrelay.flags.snapshot import Snapshot
 from flagrelay.relay.subscriber import Subscriber
+from flagrelay.wire.event_id import event_id_of
 from flagrelay.wire.frame import Frame, comment_frame
 from flagrelay.wire.ofrep import refetch_frame
 
@@ -19,10 +20,9 @@ class RefetchFeed:
         self._event: Frame | None = None
         self._at = 0
 
-    @property
-    def start(self) -> int:
-        """Nobody catches up: the newest event says it all."""
-        return self.head
+    def find(self, event_id: str) -> int | None:
+        """Nobody catches up by what changed: the newest event says it all."""
+        return self.head if self.snapshot and event_id == event_id_of(self.snapshot) else None
 
     def restart(self, snapshot: Snapshot) -> None:
         """Another history."""
@@ -47,7 +47,7 @@ class RefetchFeed:
         if self._event is None:
             if self.snapshot is None:
                 raise RuntimeError("a feed that has loaded nothing has nothing to send")
-            self._event = refetch_frame(self.snapshot.position, at=self._at)
+            self._event = refetch_frame(event_id_of(self.snapshot), at=self._at)
         return self._event[subscriber.framing]
 
     def heartbeat(self) -> Frame:

@@ -54,7 +54,9 @@ class Replica:
 
     def _check_follows(self, event_id: str) -> None:
         mine, theirs = parse_event_id(self.id), parse_event_id(event_id)
-        if not mine or not theirs or theirs != (mine[0], mine[1] + 1):
+        # A relay's own kill, and its end, change what a revision shows: the same revision with another mark.
+        steps = (0, 1) if mine and theirs and mine.mark != theirs.mark else (1,)
+        if not mine or not theirs or theirs.epoch != mine.epoch or theirs.revision - mine.revision not in steps:
             raise StreamError(f"the patch {event_id!r} does not follow {self.id!r}")
 
 

@@ -80,5 +80,5 @@ def refusal_of(url: str, response: aiohttp.ClientResponse, body: bytes) -> Strea
 def _check_grows(before: str, event_id: str) -> None:
     """The ids of one stream only grow, within an epoch. Another stream may begin where it must."""
     mine, theirs = parse_event_id(before), parse_event_id(event_id)
-    if mine and theirs and mine[0] == theirs[0] and theirs[1] < mine[1]:
+    if mine and theirs and mine.epoch == theirs.epoch and theirs.revision < mine.revision:
         raise StreamError(f"the id {event_id!r} comes after {before!r}: ids only grow within an epoch")

@@ -6,7 +6,7 @@ from starlette.responses import Response
 from flagrelay.server.access import authenticate, pipeline_for, refuse_body
 from flagrelay.server.conditional import matches
 from flagrelay.server.context import context_of
-from flagrelay.wire.event_id import format_event_id
+from flagrelay.wire.event_id import event_id_of
 from flagrelay.wire.frame import flag_set
 
 
@@ -18,7 +18,7 @@ async def flags(request: Request) -> Response:
     pipeline = pipeline_for(context, key)
     snapshot = pipeline.held()
     # Weak: two relays may write the same flags in another order.
-    etag = f'W/"{format_event_id(snapshot.position.epoch, snapshot.position.revision)}"'
+    etag = f'W/"{event_id_of(snapshot)}"'
     headers = {"etag": etag, "cache-control": "private, no-cache"}
     if matches(request.headers.get("if-none-match", ""), etag):
         return Response(status_code=304, headers=headers)

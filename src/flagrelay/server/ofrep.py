@@ -16,7 +16,7 @@ from flagrelay.server.bodies import read_body
 from flagrelay.server.conditional import matches
 from flagrelay.server.context import Context, context_of
 from flagrelay.store.access_keys import AccessKey, stream_token
-from flagrelay.wire.event_id import format_event_id, parse_event_id
+from flagrelay.wire.event_id import event_id_of, parse_event_id
 from flagrelay.wire.ofrep import bulk_body, entity_tag, evaluation_body, failure_body, read_context
 
 EVENTS = "/ofrep/v1/events"
@@ -61,7 +61,7 @@ async def evaluate_flags(request: Request) -> Response:
     body = bulk_body(resolutions, snapshot.metadata, [_event_stream(context, request, key)])
     etag = entity_tag(body)
     # A client that was told of another configuration than this one wants an answer, whatever it has.
-    current = format_event_id(snapshot.position.epoch, snapshot.position.revision)
+    current = event_id_of(snapshot)
     must_answer = parse_event_id(told) is not None and told != current
     if not must_answer and matches(request.headers.get("if-none-match", ""), etag):
         pipeline.stats.evaluations["bulk not modified"] += 1

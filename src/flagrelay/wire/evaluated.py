@@ -5,9 +5,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from flagrelay.flags.position import Position
 from flagrelay.flags.resolution import Reason, Resolution
-from flagrelay.wire.event_id import format_event_id
 from flagrelay.wire.frame import Frame, event_frame
 
 
@@ -38,19 +36,17 @@ def altered(before: Resolution | None, now: Resolution | None, *, timed: bool) -
     return timed or encoded(before).member != encoded(now).member
 
 
-def evaluated_put_frame(position: Position, resolutions: Iterable[Resolution]) -> Frame:
+def evaluated_put_frame(event_id: str, resolutions: Iterable[Resolution]) -> Frame:
     """What every flag says."""
     members = b",".join([encoded(resolution).member for resolution in resolutions])
-    event_id = format_event_id(position.epoch, position.revision)
     return event_frame("put", b'{"flags":{%b}}' % members, event_id)
 
 
-def evaluated_patch_frame(position: Position, news: Iterable[tuple[str, Resolution | None]], *, at: int) -> Frame:
+def evaluated_patch_frame(event_id: str, news: Iterable[tuple[str, Resolution | None]], *, at: int) -> Frame:
     """What changed: null where the flag is gone. `at` is the time of the last change, in microseconds."""
     members = b",".join(
         [orjson.dumps(key) + b":null" if now is None else encoded(now).member for key, now in news],
     )
-    event_id = format_event_id(position.epoch, position.revision)
     return event_frame("patch", b'{"at":%d,"flags":{%b}}' % (at, members), event_id)
 
 

@@ -13,7 +13,7 @@ import orjson
 from flagrelay.flags.change import Change
 from flagrelay.flags.environment_settings import EnvironmentSettings
 from flagrelay.flags.snapshot import Snapshot
-from flagrelay.wire.event_id import format_event_id
+from flagrelay.wire.event_id import event_id_of
 
 
 class Framing(IntEnum):
@@ -44,23 +44,24 @@ def flag_set(snapshot: Snapshot) -> bytes:
 
 def put_frame(snapshot: Snapshot) -> Frame:
     """The whole flag set, as an event."""
-    position = snapshot.position
-    return event_frame("put", flag_set(snapshot), format_event_id(position.epoch, position.revision))
+    return event_frame("put", flag_set(snapshot), event_id_of(snapshot))
 
 
-def patch_frame(change: Change) -> Frame:
-    """One change. Who made it and why stay in the relay: they are not the SDKs' to know."""
+def patch_frame(change: Change, event_id: str) -> Frame:
+    """One change, and what it brings a client to. Who made it and why stay in the relay: they are not the SDKs' to know."""
     data: dict[str, Any] = {"at": change.at, "flags": change.flags, "$evaluators": change.evaluators}
     if change.metadata is not None:
         data["metadata"] = change.metadata
     if change.settings is not None:
         data["fractional"] = change.settings.fractional
-    return event_frame("patch", orjson.dumps(data), format_event_id(change.epoch, change.revision))
+    return event_frame("patch", orjson.dumps(data), event_id)
 
 
-def heartbeat_frame(*, revision: int, live: bool, age_ms: int) -> Frame:
+def heartbeat_frame(*, revision: int, live: bool, age_ms: int, local_kills: int = 0) -> Frame:
     """How fresh the stream's state is; without an id, so that it moves nobody's Last-Event-ID."""
     data = {"revision": revision, "source": "live" if live else "stale", "age_ms": age_ms}
+    if local_kills:
+        data["local_kills"] = local_kills
     return event_frame("heartbeat", orjson.dumps(data))
 
 

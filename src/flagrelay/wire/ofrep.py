@@ -7,10 +7,8 @@ from typing import Any
 import orjson
 
 from flagrelay.errors import ContextError, MessageError
-from flagrelay.flags.position import Position
 from flagrelay.flags.resolution import Resolution
 from flagrelay.wire.evaluated import encoded
-from flagrelay.wire.event_id import format_event_id
 from flagrelay.wire.frame import Frame, event_frame
 
 
@@ -70,9 +68,8 @@ def entity_tag(body: bytes) -> str:
     return f'"{hashlib.blake2b(body, digest_size=16).hexdigest()}"'
 
 
-def refetch_frame(position: Position, *, at: int) -> Frame:
+def refetch_frame(event_id: str, *, at: int) -> Frame:
     """That there is something new to fetch. `at` is the time of the last change, in microseconds; 0 where unknown."""
-    event_id = format_event_id(position.epoch, position.revision)
     data: dict[str, Any] = {"type": "refetchEvaluation", "etag": event_id}
     if at:
         data["lastModified"] = at // 1_000_000
