@@ -140,6 +140,18 @@ class Settings:
     high_water: int = _setting(
         64 * KIB, "Limits", "How much is buffered for a client that does not read", unit="bytes", least=1, most=64 * MIB
     )
+    max_streams_per_address: int = _setting(
+        20_000, "Limits", "How many of them from one IP address, at most", least=1, most=10_000_000
+    )
+    max_waiting: int = _setting(
+        10_000, "Limits", "How many requests for streams wait for their turn, at most", least=0, most=10_000_000
+    )
+    head_timeout: float = _setting(
+        10.0, "Limits", "How long a request's head may take", unit="seconds", least=0.1, most=3600
+    )
+    body_timeout: float = _setting(
+        10.0, "Limits", "How long a request's body may take", unit="seconds", least=0.1, most=3600
+    )
     lagging_timeout: float = _setting(
         30.0, "Limits", "How long a client may not read before its stream ends", unit="seconds", least=0.1, most=3600
     )

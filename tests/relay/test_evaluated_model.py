@@ -144,7 +144,7 @@ class World:
         subscriber = Subscriber(self.hub, transport, framing=Framing.PLAIN, key_id="k", ends_at=float("inf"), view=view)
         transport.subscriber = subscriber
         resume, start = self.hub.join(subscriber, client.last_event_id if client else "")
-        transport.write(start)
+        transport.write(b"".join(start))
         if client is None:
             self.clients.append(Client(context, public, transport))
         else:

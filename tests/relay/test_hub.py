@@ -58,7 +58,7 @@ class Bench:
         subscriber = Subscriber(self.hub, transport, framing=Framing.PLAIN, key_id=key_id, ends_at=ends_at)
         transport.subscriber = subscriber
         resume, start = self.hub.join(subscriber, last_event_id, trust_ahead=trust_ahead)
-        transport.write(start)
+        transport.write(b"".join(start))
         return transport, resume
 
     @property

@@ -43,7 +43,7 @@ class Stream:
         subscriber = Subscriber(pipeline.hub, self.transport, framing=Framing.PLAIN, key_id="k", ends_at=float("inf"))
         self.transport.subscriber = self.subscriber = subscriber
         self.resume, start = pipeline.hub.join(subscriber, last_event_id, trust_ahead=trust_ahead)
-        self.transport.write(start)
+        self.transport.write(b"".join(start))
 
     def take(self) -> Replica:
         """The client reads what has come."""

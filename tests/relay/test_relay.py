@@ -177,7 +177,7 @@ async def test_draining_ends_the_streams_of_all_environments(store: Store) -> No
                 pipeline.hub, transports[-1], framing=Framing.PLAIN, key_id="k", ends_at=float("inf")
             )
             transports[-1].subscriber = subscriber
-            transports[-1].write(pipeline.hub.join(subscriber, "")[1])
+            transports[-1].write(b"".join(pipeline.hub.join(subscriber, "")[1]))
         assert running.relay.streams == 2
         await running.relay.drain(spread=1.0, timeout=0.05)
         assert running.relay.draining

@@ -42,7 +42,7 @@ class Bench:
         for transport in self.transports:
             subscriber = Subscriber(self.hub, transport, framing=Framing.PLAIN, key_id="k", ends_at=float("inf"))
             transport.subscriber = subscriber
-            transport.write(self.hub.join(subscriber, "")[1])
+            transport.write(b"".join(self.hub.join(subscriber, "")[1]))
             transport.writes = 0
 
     def publish(self, *, urgent: bool = False) -> None:

@@ -20,6 +20,7 @@ FAMILIES = {
     "flagrelay_streams_lagging": "gauge",
     "flagrelay_streams_opened": "counter",
     "flagrelay_streams_resumed": "counter",
+    "flagrelay_streams_refused": "counter",
     "flagrelay_streams_closed": "counter",
     "flagrelay_sent_bytes": "counter",
     "flagrelay_evaluations": "counter",

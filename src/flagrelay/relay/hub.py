@@ -62,6 +62,7 @@ class Hub:
         self.stats = stats
         self.subscribers: dict[Subscriber, None] = {}
         self.streams_by_key: Counter[str] = Counter()
+        self.streams_by_address: Counter[str] = Counter()
         self.lagging: dict[Subscriber, None] = {}
         self._leaving: dict[Subscriber, float] = {}
         self._lagging_timeout = lagging_timeout
@@ -95,8 +96,12 @@ class Hub:
 
     # -- a stream's life ------------------------------------------------------------------------------
 
-    def join(self, subscriber: Subscriber, last_event_id: str, *, trust_ahead: bool = False) -> tuple[Resume, bytes]:
+    def join(
+        self, subscriber: Subscriber, last_event_id: str, *, trust_ahead: bool = False
+    ) -> tuple[Resume, tuple[bytes, bytes]]:
         """Register a stream. Returns how it resumes, and its first bytes, which the caller writes at once.
+
+        They come in two pieces, since the second may be megabytes that thousands of streams share.
 
         A client may be ahead of this relay, having come from one that heard the last change first. With
         `trust_ahead` it keeps what it has, and is written to from the first change that it lacks; otherwise it
@@ -111,10 +116,11 @@ class Hub:
         subscriber.position = self.feed.head + ahead
         self.subscribers[subscriber] = None
         self.streams_by_key[subscriber.key_id] += 1
+        self.streams_by_address[subscriber.address] += 1
         self.stats.opened += 1
         self.stats.resumed[resume] += 1
-        start = random.choice(self._retries)[framing] + (news or self.feed.heartbeat()[framing])
-        self.stats.sent_bytes += len(start)
+        start = random.choice(self._retries)[framing], news or self.feed.heartbeat()[framing]
+        self.stats.sent_bytes += sum(map(len, start))
         return resume, start
 
     def ahead(self, last_event_id: str) -> int:
@@ -158,9 +164,8 @@ class Hub:
         del self.subscribers[subscriber]
         self.lagging.pop(subscriber, None)
         subscriber.position = GONE
-        self.streams_by_key[subscriber.key_id] -= 1
-        if not self.streams_by_key[subscriber.key_id]:
-            del self.streams_by_key[subscriber.key_id]
+        _subtract(self.streams_by_key, subscriber.key_id)
+        _subtract(self.streams_by_address, subscriber.address)
         self.feed.left(subscriber)
         self.stats.closed[reason] += 1
         return True
@@ -215,6 +220,12 @@ class Hub:
 
     def _goodbyes(self, reason: str) -> list[Frame]:
         return [self.feed.goodbye(reason, ms) for ms in _jittered_ms(self._retry * 0.5, self._retry * 1.5)]
+
+
+def _subtract(counts: Counter[str], name: str) -> None:
+    counts[name] -= 1
+    if not counts[name]:
+        del counts[name]
 
 
 def _jittered_ms(shortest: float, longest: float) -> list[int]:

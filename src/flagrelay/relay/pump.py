@@ -18,6 +18,13 @@ if TYPE_CHECKING:  # the two know each other; only one can import the other
 SLICE = 0.001
 """Seconds of writing between two turns of the event loop, so that accepting, health and Redis go on."""
 
+SHARE = 2.0
+"""Writing takes this many times what everything else took since the last slice, where that is more: a change is to
+reach streams that are open about as soon while a herd connects."""
+
+LONGEST_SLICE = 0.02
+"""Seconds that a slice takes at most."""
+
 TICK = 0.01
 """Seconds between two looks at a round that is spread over time."""
 
@@ -46,6 +53,7 @@ class Pump:
         self._size = 0
         self._began = 0.0
         self._within = 0.0
+        self._left_at = 0.0
         self._scheduled: asyncio.Handle | None = None
         self._underway: deque[_Underway] = deque()
         self._unmarked: list[_Underway] = []
@@ -106,7 +114,7 @@ class Pump:
         self._goal = self._hub.feed.head
         self._news.extend(self._hub.subscribers)
         self._size = len(self._news)
-        self._began = perf_counter()
+        self._began = self._left_at = perf_counter()
         if self._news:
             self._turned = (self._turned + 7919) % len(self._news)
             self._news.rotate(-self._turned)
@@ -119,7 +127,8 @@ class Pump:
         return ceil(self._size * elapsed) - (self._size - len(self._news))
 
     def _news_slice(self) -> None:
-        end = perf_counter() + SLICE
+        now = perf_counter()
+        end = now + min(LONGEST_SLICE, max(SLICE, (now - self._left_at) * SHARE))
         if self._unmarked:
             self._write(1)
             now = time()
@@ -130,6 +139,7 @@ class Pump:
             self._write(min(self._batch, self._due()))
         while self._news and perf_counter() < end and (due := self._due()) > 0:
             self._write(min(self._batch, due))
+        self._left_at = perf_counter()
         if not self._news:
             self._finish()
 

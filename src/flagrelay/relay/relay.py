@@ -1,6 +1,7 @@
 """All environments of one process."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterable
 
 import structlog
@@ -37,6 +38,8 @@ class Relay:
     ) -> None:
         self.pipelines: dict[str, Pipeline] = {}
         self.draining = False
+        self.refused: Counter[str] = Counter()
+        """Streams refused since the process started, by reason."""
         self._store = store
         self._named = tuple(environments)
         self._options = options
@@ -93,6 +96,10 @@ class Relay:
     def streams(self) -> int:
         """Open streams, over all environments."""
         return sum(pipeline.streams for pipeline in self.pipelines.values())
+
+    def streams_from(self, address: str) -> int:
+        """Open streams from one IP address."""
+        return sum(hub.streams_by_address[address] for p in self.pipelines.values() for hub in p.hubs.values())
 
     async def drain(self, *, spread: float, timeout: float) -> None:  # noqa: ASYNC109 - a limit told to streams, too
         """End every stream with a goodbye; new ones are refused from now on.

@@ -38,11 +38,12 @@ class Subscriber(asyncio.Protocol):
         transport: where its bytes go.
         framing: which bytes of a frame it takes.
         key_id: the id of the access key that opened it.
+        address: the IP address that it was opened from; empty where that is unknown.
         ends_at: when its lifetime is over, in the event loop's time.
         view: the evaluation context that it is evaluated for; None for one that gets definitions.
     """
 
-    __slots__ = ("ends_at", "framing", "hub", "key_id", "paused_at", "position", "transport", "view")
+    __slots__ = ("address", "ends_at", "framing", "hub", "key_id", "paused_at", "position", "transport", "view")
 
     def __init__(
         self,
@@ -51,6 +52,7 @@ class Subscriber(asyncio.Protocol):
         *,
         framing: Framing,
         key_id: str,
+        address: str = "",
         ends_at: float,
         view: "View | None" = None,
     ) -> None:
@@ -58,6 +60,7 @@ class Subscriber(asyncio.Protocol):
         self.transport = transport
         self.framing = framing
         self.key_id = key_id
+        self.address = sys.intern(address)
         self.ends_at = ends_at
         self.view = view
         self.position = GONE

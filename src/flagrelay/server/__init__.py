@@ -6,6 +6,8 @@ evaluation contexts are never logged.
 
     keyring     the access keys in memory, following their changes
     access      who asks, and may they
+    pace        so many a turn
+    admission   requests for streams, one portion after another
     handover    a uvicorn connection, taken out of uvicorn's hands
     portable    the same stream as a response of any ASGI server
     streams     GET /v1/stream

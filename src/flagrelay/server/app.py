@@ -17,6 +17,7 @@ from flagrelay.relay.backoff import Backoff
 from flagrelay.relay.pipeline import PipelineOptions
 from flagrelay.relay.relay import Relay
 from flagrelay.server import refusals
+from flagrelay.server.admission import Admission
 from flagrelay.server.context import Context
 from flagrelay.server.cors import Cors
 from flagrelay.server.evaluations import evaluation_stream, event_stream
@@ -25,6 +26,7 @@ from flagrelay.server.health import livez, readyz
 from flagrelay.server.keyring import Keyring
 from flagrelay.server.metrics import Metrics, metrics
 from flagrelay.server.ofrep import EVENTS, evaluate_flag, evaluate_flags
+from flagrelay.server.pace import Pace
 from flagrelay.server.rates import Rates
 from flagrelay.server.streams import stream
 from flagrelay.settings import Settings, settings_from_environment
@@ -44,6 +46,12 @@ ROUTES = (
     Route("/readyz", readyz),
     Route("/metrics", metrics),
 )
+
+STREAMS = frozenset({"/v1/stream", "/v1/evaluations/stream", EVENTS})
+"""What opens streams, and waits for its turn where many come at once."""
+
+STREAMS_PER_TURN = 8
+"""Streams that are opened in one turn of the event loop: about two milliseconds of it."""
 
 
 def create_app(settings: Settings, *, on_crash: Callable[[BaseException], None] | None = None) -> Starlette:
@@ -70,7 +78,7 @@ def create_app(settings: Settings, *, on_crash: Callable[[BaseException], None] 
     app = Starlette(
         routes=list(ROUTES),
         lifespan=lifespan,
-        middleware=[Middleware(Cors)],
+        middleware=[Middleware(Admission, paths=STREAMS), Middleware(Cors)],
         exception_handlers={
             Refusal: refusals.refused,
             HTTPException: refusals.not_routed,
@@ -131,7 +139,8 @@ def make_context(settings: Settings, store: Store) -> Context:
         interval=settings.verify_interval,
         backoff=Backoff(settings.backoff_min, settings.backoff_max),
     )
-    return Context(settings, relay, keyring, exported, Rates(settings.max_evaluations_per_second))
+    rates = Rates(settings.max_evaluations_per_second)
+    return Context(settings, relay, keyring, exported, rates, Pace(STREAMS_PER_TURN, settings.max_waiting))
 
 
 @asynccontextmanager

@@ -1,29 +1,35 @@
-"""The bodies of requests, as large as they may be."""
+"""The bodies of requests, as large as they may be, and no slower than they may."""
+
+import asyncio
 
 from starlette.requests import Request
 
 from flagrelay.errors import Refusal
+from flagrelay.settings import Settings
 
 
-async def read_body(request: Request, most: int) -> bytes:
+async def read_body(request: Request, settings: Settings) -> bytes:
     """The body of a request.
 
-    Args:
-        request: whose body it is.
-        most: bytes that it may have.
-
     Raises:
-        Refusal: 413, it has more; what is too large is not even read where it says so itself.
+        Refusal: 413, it has more bytes than it may; what is too large is not even read where it says so itself. 408,
+            it does not come in time.
     """
+    most = settings.max_body_bytes
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > most:
         raise too_large("the body", int(announced), most)
     pieces, size = [], 0
-    async for piece in request.stream():
-        size += len(piece)
-        if size > most:
-            raise too_large("the body", size, most)
-        pieces.append(piece)
+    try:
+        async with asyncio.timeout(settings.body_timeout):
+            async for piece in request.stream():
+                size += len(piece)
+                if size > most:
+                    raise too_large("the body", size, most)
+                pieces.append(piece)
+    except TimeoutError:
+        details = f"the body did not come within {settings.body_timeout:g} s; {size} bytes of it did"
+        raise Refusal(408, "REQUEST_TIMEOUT", details) from None
     return b"".join(pieces)
 
 

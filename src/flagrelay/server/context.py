@@ -7,6 +7,7 @@ from starlette.requests import Request
 from flagrelay.relay.relay import Relay
 from flagrelay.server.keyring import Keyring
 from flagrelay.server.metrics import Metrics
+from flagrelay.server.pace import Pace
 from flagrelay.server.rates import Rates
 from flagrelay.settings import Settings
 
@@ -20,6 +21,7 @@ class Context:
     keyring: Keyring
     metrics: Metrics
     rates: Rates
+    pace: Pace
 
 
 def context_of(request: Request) -> Context:

@@ -51,7 +51,7 @@ async def _evaluation_context(context: Context, request: Request) -> tuple[bytes
     most = context.settings.max_context_bytes
     try:
         if request.method == "POST":
-            found = read_context(await read_body(request, context.settings.max_body_bytes))
+            found = read_context(await read_body(request, context.settings))
         else:
             refuse_body(request)
             found = _from_query(request.query_params.get("context", ""))

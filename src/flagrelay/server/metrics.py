@@ -71,6 +71,12 @@ class _RelayCollector(Collector):
         for name, pipeline in self._relay.pipelines.items():
             _collect(families, name, pipeline)
         yield from families.values()
+        refused = CounterMetricFamily(
+            "flagrelay_streams_refused", "Streams refused for want of room, by the limit that said so", labels=["limit"]
+        )
+        for limit, count in self._relay.refused.items():
+            refused.add_metric([limit], count)
+        yield refused
 
 
 def _families() -> dict[str, Metric]:

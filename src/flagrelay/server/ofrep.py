@@ -33,7 +33,7 @@ async def evaluate_flag(request: Request) -> Response:
     context, _, pipeline, public = _admitted(request)
     flag_key = request.path_params["key"]
     try:
-        evaluation_context = read_context(await read_body(request, context.settings.max_body_bytes))
+        evaluation_context = read_context(await read_body(request, context.settings))
     except (MessageError, ContextError) as error:
         return _failure(error, flag_key)
     pipeline.stats.evaluations["single"] += 1
@@ -50,7 +50,7 @@ async def evaluate_flags(request: Request) -> Response:
     """POST /ofrep/v1/evaluate/flags: what every flag says for the context in the body; 304 where the client has it."""
     context, key, pipeline, public = _admitted(request)
     try:
-        evaluation_context = read_context(await read_body(request, context.settings.max_body_bytes))
+        evaluation_context = read_context(await read_body(request, context.settings))
     except (MessageError, ContextError) as error:
         return _failure(error)
     told = request.query_params.get("flagConfigEtag", "")

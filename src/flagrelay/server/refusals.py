@@ -16,12 +16,17 @@ def refused(_request: Request, error: Exception) -> Response:
     """The answer to a request that we refuse."""
     if not isinstance(error, Refusal):
         raise TypeError(f"not a refusal: {error!r}")
+    return answer_of(error)
+
+
+def answer_of(error: Refusal) -> Response:
+    """The same, for who has no request to hand."""
     headers = {}
     if error.retry_after is not None:
         headers["retry-after"] = str(error.retry_after)
     if error.status == HTTPStatus.UNAUTHORIZED:
         headers["www-authenticate"] = 'Bearer realm="flagrelay"'
-    if error.status == HTTPStatus.BAD_REQUEST:
+    if error.status in (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_TIMEOUT):
         # What else is on the connection may be the rest of the same misunderstanding.
         headers["connection"] = "close"
     return _answer(error.status, error.code, error.details, headers)

@@ -4,8 +4,10 @@ import asyncio
 import resource
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import structlog
 import uvicorn
@@ -16,7 +18,11 @@ from flagrelay.server.app import create_app
 from flagrelay.server.context import Context
 from flagrelay.server.handover import HandoverProtocol
 from flagrelay.server.logs import configure_logs
+from flagrelay.server.pace import Pace
 from flagrelay.settings import Settings
+
+CONNECTIONS_PER_TURN = 32
+"""New connections that are read from in one turn of the event loop; more wait, each as a socket and little else."""
 
 SPARE_DESCRIPTORS = 64
 """Descriptors that a relay needs beside its streams: Redis, listeners, logs, requests."""
@@ -85,11 +91,13 @@ class RelayServer(uvicorn.Server):
     def __init__(self, settings: Settings) -> None:
         self.status = 0
         self._settings = settings
+        pace = Pace(CONNECTIONS_PER_TURN, sys.maxsize)
+        protocol = partial(HandoverProtocol, pace=pace, head_timeout=settings.head_timeout)
         self._app = create_app(settings, on_crash=self._crash)
         super().__init__(
             uvicorn.Config(
                 self._app,
-                http=HandoverProtocol,
+                http=protocol,  # type: ignore[arg-type]  # uvicorn calls it, as it would call a class
                 ws="none",
                 lifespan="on",
                 log_config=None,

@@ -14,6 +14,7 @@ from flagrelay.relay.hub import Hub, Resume
 from flagrelay.relay.pipeline import Pipeline
 from flagrelay.relay.subscriber import StreamTransport, Subscriber
 from flagrelay.server.access import authenticate, pipeline_for, refuse_body
+from flagrelay.server.admission import no_room
 from flagrelay.server.context import Context, context_of
 from flagrelay.server.cors import cors_headers
 from flagrelay.server.handover import EXTENSION, HandedOver, HandOver
@@ -26,9 +27,6 @@ HEADERS = {
     "cache-control": "no-store",
     "x-accel-buffering": "no",  # or nginx in front would hold events back
 }
-
-FULL_RETRY_AFTER = (2, 10)
-"""Bounds of the jittered `Retry-After` of a relay that has no room, in seconds."""
 
 
 async def stream(request: Request) -> Response:
@@ -65,26 +63,35 @@ async def begin(
     last_event_id = request.headers.get("last-event-id", "")
     trust_ahead = await pipeline.settle(last_event_id)
     key = check()
-    admit(context, pipeline, key)
+    admit(context, pipeline, key, _address(request))
     return open_stream(context, request, hub, key, last_event_id, trust_ahead=trust_ahead, view=view)
 
 
-def admit(context: Context, pipeline: Pipeline, key: AccessKey) -> None:
+def admit(context: Context, pipeline: Pipeline, key: AccessKey, address: str) -> None:
     """Refuse a stream for which there is no room.
 
     Raises:
         Refusal: 503, with a jittered Retry-After.
     """
     settings = context.settings
-    why = ""
     if context.relay.draining:
-        why = "this relay is shutting down"
+        limit, why = "draining", "this relay is shutting down"
     elif context.relay.streams >= settings.max_streams:
-        why = f"this relay is full: it holds {settings.max_streams} streams"
+        limit, why = "relay", f"this relay is full: it holds {settings.max_streams} streams"
     elif pipeline.streams_of(key.id) >= settings.max_streams_per_key:
+        limit = "key"
         why = f'the access key "{key.id}" has {settings.max_streams_per_key} streams open, which is its limit'
-    if why:
-        raise Refusal(503, "OVERLOADED", why, retry_after=random.randint(*FULL_RETRY_AFTER))
+    elif context.relay.streams_from(address) >= settings.max_streams_per_address:
+        limit = "address"
+        why = f"your address has {settings.max_streams_per_address} streams open, which is its limit"
+    else:
+        return
+    context.relay.refused[limit] += 1
+    raise no_room(why)
+
+
+def _address(request: Request) -> str:
+    return request.client.host if request.client else ""
 
 
 def open_stream(
@@ -102,8 +109,16 @@ def open_stream(
     ends_at = asyncio.get_running_loop().time() + settings.stream_lifetime * random.uniform(0.8, 1.0)
     hand_over: HandOver | None = request.scope.get("extensions", {}).get(EXTENSION)
 
-    def subscribe(transport: StreamTransport, framing: Framing) -> tuple[Subscriber, Resume, bytes]:
-        subscriber = Subscriber(hub, transport, framing=framing, key_id=key.id, ends_at=ends_at, view=view())
+    def subscribe(transport: StreamTransport, framing: Framing) -> tuple[Subscriber, Resume, tuple[bytes, bytes]]:
+        subscriber = Subscriber(
+            hub,
+            transport,
+            framing=framing,
+            key_id=key.id,
+            address=_address(request),
+            ends_at=ends_at,
+            view=view(),
+        )
         return subscriber, *hub.join(subscriber, last_event_id, trust_ahead=trust_ahead)
 
     if hand_over:
@@ -112,15 +127,17 @@ def open_stream(
             raise Refusal(400, "INVALID_REQUEST", "a stream is the last request on its connection")
         # HTTP/1.0 has no chunks: there the end of the connection is the end of the stream.
         framing = Framing.CHUNKED if request.scope["http_version"] == "1.1" else Framing.PLAIN
-        subscriber, resume, start = subscribe(handed.transport, framing)
+        subscriber, resume, (retry, news) = subscribe(handed.transport, framing)
         handed.transport.set_write_buffer_limits(high=settings.high_water)
         handed.transport.set_protocol(subscriber)
-        handed.transport.write(_head(handed, resume, framing, cors_headers(request.scope)) + start)
+        handed.transport.write(_head(handed, resume, framing, cors_headers(request.scope)) + retry)
+        handed.transport.write(news)
         return Silence()
     response_transport = ResponseTransport(settings.high_water)
-    subscriber, resume, start = subscribe(response_transport, Framing.PLAIN)
+    subscriber, resume, (retry, news) = subscribe(response_transport, Framing.PLAIN)
     response_transport.subscriber = subscriber
-    response_transport.write(start)
+    response_transport.write(retry)
+    response_transport.write(news)
     return PortableResponse(response_transport, {**HEADERS, "flagrelay-resume": resume.value})
 
 

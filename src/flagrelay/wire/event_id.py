@@ -1,4 +1,4 @@
-"""The id of a `put` or a `patch`: `EPOCH.REVISION`, or `EPOCH.REVISION~MARK` where a relay shows more than Redis has."""
+"""The id of a `put` or a `patch`: `EPOCH.REVISION`, or `EPOCH.REVISION~MARK` where a relay has kills of its own."""
 
 import re
 from typing import NamedTuple

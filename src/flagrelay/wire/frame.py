@@ -48,7 +48,7 @@ def put_frame(snapshot: Snapshot) -> Frame:
 
 
 def patch_frame(change: Change, event_id: str) -> Frame:
-    """One change, and what it brings a client to. Who made it and why stay in the relay: they are not the SDKs' to know."""
+    """One change. Who made it and why stay in the relay: they are not the SDKs' to know."""
     data: dict[str, Any] = {"at": change.at, "flags": change.flags, "$evaluators": change.evaluators}
     if change.metadata is not None:
         data["metadata"] = change.metadata
