@@ -19,6 +19,9 @@ FlagrelayError
 │   ├── StoreCorrupt        what Redis holds contradicts itself
 │   └── AccessKeyMissing    no access key with that id
 ├── StoreUnavailable        Redis does not answer, or not us (connection, timeout, credentials, memory)
+├── LocalKillMissing        the relay holds no kill of that flag by itself
+├── StateError              what a relay keeps on disk cannot be written, or not be read
+│   └── StateDamaged        it is not what was written there, or somebody else's
 ├── StreamError             the far end of a stream answered with an error, or broke the protocol
 └── Refusal                 a request that is answered with an error: status, code, details
 """
@@ -162,6 +165,25 @@ class AccessKeyMissing(StoreError):
 
 class StoreUnavailable(FlagrelayError):
     """Redis does not answer, or not us: connection, timeout, credentials, memory, read-only replica."""
+
+
+class LocalKillMissing(FlagrelayError):
+    """The relay holds no kill of that flag by itself."""
+
+    def __init__(self, environment: str, key: str) -> None:
+        super().__init__(
+            f'this relay holds no kill of flag "{key}" of environment "{environment}" by itself; nothing was changed'
+        )
+        self.environment = environment
+        self.key = key
+
+
+class StateError(FlagrelayError):
+    """What a relay keeps on disk cannot be written, or not be read."""
+
+
+class StateDamaged(StateError):
+    """A file that is not what was written there, is of another version, or is somebody else's."""
 
 
 class StreamError(FlagrelayError):

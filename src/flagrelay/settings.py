@@ -73,6 +73,22 @@ class Settings:
     backoff_max: float = _setting(
         5.0, "Relay", "The longest wait before connecting to Redis again", unit="seconds", least=0.001, most=600
     )
+    state_dir: str = _setting(
+        "",
+        "Relay",
+        "The directory of this relay's own in which it keeps its last state, for a start without Redis; empty: none",
+    )
+    state_wait: float = _setting(
+        2.0,
+        "Relay",
+        "How long Redis may take at the start before what is kept there is served",
+        unit="seconds",
+        least=0,
+        most=3600,
+    )
+    state_interval: float = _setting(
+        5.0, "Relay", "How often it is written there, at most", unit="seconds", least=0, most=3600
+    )
     drain_timeout: float = _setting(
         10.0, "Relay", "How long streams have to close when the relay stops", unit="seconds", least=0, most=3600
     )
@@ -80,6 +96,14 @@ class Settings:
         3.0,
         "Relay",
         "Within which time clients are told to reconnect when the relay stops",
+        unit="seconds",
+        least=0,
+        most=3600,
+    )
+    drain_delay: float = _setting(
+        0.0,
+        "Relay",
+        "How long /readyz says 503 before a relay that stops accepts nothing more, so that balancers go elsewhere",
         unit="seconds",
         least=0,
         most=3600,

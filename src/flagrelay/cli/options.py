@@ -25,6 +25,7 @@ METAVARS = {
     "env": "NAME",
     "host": "ADDRESS",
     "public_url": "URL",
+    "state_dir": "PATH",
 }
 """What stands for the value of a setting that is text."""
 

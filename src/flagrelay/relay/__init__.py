@@ -9,6 +9,9 @@ arguments). `server` and `cli` stand above it; nothing below may import it. What
     backoff      how long to wait before the next try
     channel      one Redis channel, listened to for good
     source       follows one environment in Redis
+    reconcile    what Redis says to a local kill; pure
+    local_kills  the kills that this relay holds by itself
+    keeper       keeps the last snapshot on disk
     pipeline     the path of a change, from the source to the streams
     held         the frames of the last changes, for whoever has to catch up
     subscriber   one open stream, the relay's side of it

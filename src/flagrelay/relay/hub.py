@@ -108,7 +108,9 @@ class Hub:
         gets the whole flag set.
         """
         framing = subscriber.framing
-        ahead = self.ahead(last_event_id) if trust_ahead else 0
+        snapshot = self.feed.snapshot
+        # A kill that this relay holds by itself must reach whoever comes, wherever they stand.
+        ahead = self.ahead(last_event_id) if trust_ahead and snapshot and not snapshot.mark else 0
         if ahead:
             resume, news = Resume.CURRENT, b""
         else:
@@ -182,6 +184,12 @@ class Hub:
             framing = subscriber.framing
             subscriber.transport.write(random.choice(goodbyes)[framing] + END[framing])
             subscriber.transport.close()
+
+    def dismiss_ahead(self) -> None:
+        """End the streams that are ahead of this relay: what comes now may not wait until it has caught up."""
+        ahead = [s for s in self.subscribers if s.position > self.feed.head]
+        for subscriber in ahead:
+            self.dismiss(subscriber, self._goodbyes("behind"), "behind")
 
     # -- endings --------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 Redis       a message on the channel                    store.subscription
 source      in order? apply; else repair or reload      source, follow, states
 snapshot    the next one, immutable                     flags.snapshot
+            with what this relay killed by itself       local_kills, reconcile
 frame       encoded once, HTTP framing included         feed, wire.frame
 hub         the same bytes to every stream              hub, pump, subscriber
 
@@ -11,13 +12,19 @@ something to fetch (refetch), and the streams of evaluated values (evaluations).
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from time import time
+from typing import NoReturn
 
 import structlog
 
-from flagrelay.errors import StoreError, StoreUnavailable
+from flagrelay.disk.documents import SavedSnapshot
+from flagrelay.disk.state_dir import StateDir
+from flagrelay.errors import FlagMissing, StoreError, StoreUnavailable, VariantMissing
 from flagrelay.flags.change import Change
+from flagrelay.flags.local_kill import LocalKill
 from flagrelay.flags.position import Position
 from flagrelay.flags.snapshot import Snapshot
 from flagrelay.relay.backoff import Backoff
@@ -25,6 +32,8 @@ from flagrelay.relay.evaluations import EvaluationsFeed
 from flagrelay.relay.feed import DefinitionsFeed, Feed
 from flagrelay.relay.held import Held
 from flagrelay.relay.hub import Hub
+from flagrelay.relay.keeper import Keeper
+from flagrelay.relay.local_kills import LocalKills
 from flagrelay.relay.refetch import RefetchFeed
 from flagrelay.relay.source import Source
 from flagrelay.relay.states import SourceState
@@ -55,6 +64,8 @@ class PipelineOptions:
     changes_held: int = 1000
     changes_held_bytes: int = 16 * 1024 * 1024
     refetch_spread: float = 1.0
+    state_wait: float = 2.0
+    state_interval: float = 5.0
 
 
 class Pipeline:
@@ -64,6 +75,7 @@ class Pipeline:
         store: where it is.
         environment: its name.
         options: how it is followed and streamed.
+        state_dir: where its snapshot and its local kills are kept; None for nowhere.
         on_delivered: told of each change once every stream has it.
     """
 
@@ -73,6 +85,7 @@ class Pipeline:
         environment: str,
         options: PipelineOptions,
         *,
+        state_dir: StateDir | None = None,
         on_delivered: Callable[["Pipeline", Delivery], None] = lambda _pipeline, _delivery: None,
     ) -> None:
         self.environment = environment
@@ -110,24 +123,34 @@ class Pipeline:
         # Spread over time on purpose: how long that takes says nothing of the relay.
         self.refetches = hub(RefetchFeed(), lambda _delivery: None, spread=options.refetch_spread)
         self.hubs = {"definitions": self.hub, "evaluations": self.evaluations, "events": self.refetches}
+        self.local_kills = LocalKills(store, environment, state_dir)
+        self.restored = False
+        """Whether what is served comes from disk, and Redis has not been heard of it since."""
+        self._state_dir = state_dir
+        self._keeper = Keeper(state_dir, environment, options.state_interval, self._current) if state_dir else None
+        self._reconcile = asyncio.Event()
         self._store = store
         self._options = options
         self._told = self.source.reason
 
     def change(self, change: Change, snapshot: Snapshot) -> None:
         """The next change, in order: encoded once, the same bytes to every stream."""
+        change, snapshot = self.local_kills.over_change(change, snapshot)
         for hub in self.hubs.values():
             hub.publish(change, snapshot)
+        self._note()
 
     def load(self, snapshot: Snapshot) -> None:
         """A history begins: every stream gets everything."""
+        snapshot = self.local_kills.begin(snapshot)
         for hub in self.hubs.values():
             hub.load(snapshot)
+        self._note()
 
     @property
     def snapshot(self) -> Snapshot | None:
-        """The state at this moment; None until it was loaded for the first time."""
-        return self.source.snapshot
+        """The state at this moment, local kills included; None until it was loaded for the first time."""
+        return self.hub.feed.snapshot
 
     def held(self) -> Snapshot:
         """The state at this moment, where there is one.
@@ -153,6 +176,67 @@ class Pipeline:
         for hub in self.hubs.values():
             await hub.dismiss_key(key_id, reason)
 
+    # -- kills without Redis ----------------------------------------------------------------------------------
+
+    async def kill(self, key: str, *, to: str | None, actor: str, reason: str) -> bool:
+        """Take a flag back from everybody here, whatever Redis says, until Redis has it or it is withdrawn.
+
+        Returns whether it is kept on disk, and outlives this process.
+
+        Raises:
+            FlagMissing: there is no such flag.
+            VariantMissing: the flag has no variant `to`.
+        """
+        snapshot = self.source.snapshot
+        if snapshot is None or key not in snapshot.flags:
+            raise FlagMissing(self.environment, key)
+        original = snapshot.flags[key]
+        if to is not None and to not in original.get("variants", {}):
+            raise VariantMissing(self.environment, key, to)
+        at, over = int(time() * 1e6), snapshot.position
+        kill = LocalKill(key=key, to=to, actor=actor, reason=reason, at=at, over=over, original=original)
+        self.local_kills.put(kill)
+        return await self._show_kills([key])
+
+    async def withdraw(self, key: str) -> bool:
+        """Take a local kill back: the flag is again what Redis says. Returns whether that is kept on disk.
+
+        Raises:
+            LocalKillMissing: this relay holds none of that flag.
+        """
+        self.local_kills.withdraw(key)
+        return await self._show_kills([key])
+
+    async def _show_kills(self, keys: Iterable[str]) -> bool:
+        """Send the flags whose local kill has begun or ended, as they are now; then keep what is held."""
+        if self.source.snapshot:
+            shown = self.local_kills.over(self.source.snapshot)
+            flags = {key: shown.flags.get(key) for key in keys}
+            at = round((time() + self.source.clock_offset) * 1e6)
+            change = Change(*shown.position, previous="", at=at, urgent=True, flags=flags)
+            for hub in self.hubs.values():
+                hub.dismiss_ahead()
+                hub.publish(change, shown)
+        self._reconcile.set()
+        return await self.local_kills.keep()
+
+    async def _reconcile_kills(self) -> NoReturn:
+        """Tell Redis of local kills whenever it can be asked."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._options.verify_interval):
+                    await self._reconcile.wait()
+            self._reconcile.clear()
+            if self.live and self.local_kills.held:
+                await self.local_kills.reconcile()
+                ended = self.local_kills.end_written(self.source.held().position)
+                if ended:  # seen before it was asked about
+                    await self._show_kills(ended)
+            if self.local_kills.unkept:
+                await self.local_kills.keep()
+
+    # -- its life ---------------------------------------------------------------------------------------------
+
     @property
     def live(self) -> bool:
         """Whether the snapshot is known to be Redis's state."""
@@ -165,11 +249,50 @@ class Pipeline:
 
     async def run(self) -> None:
         """Follow and stream until cancelled."""
+        saved = await self._recall() if self._state_dir else None
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.source.run())
-            tasks.create_task(self._keep())
+            tasks.create_task(self._beat())
+            tasks.create_task(self._reconcile_kills())
+            if self._keeper:
+                tasks.create_task(self._keeper.run())
+            if saved:
+                await asyncio.sleep(self._options.state_wait)
+                self._restore(saved)
 
-    async def _keep(self) -> None:
+    async def _recall(self) -> SavedSnapshot | None:
+        """Know again where this relay stood, and what it held by itself."""
+        if self._state_dir is None:
+            return None
+        kills = await asyncio.to_thread(self._state_dir.read_kills, self.environment)
+        self.local_kills.restore(kills.values())
+        saved = await asyncio.to_thread(self._state_dir.read_snapshot, self.environment)
+        if saved:
+            self.source.remember(saved.position)
+        return saved
+
+    def _restore(self, saved: SavedSnapshot) -> None:
+        """Serve what was kept, where Redis has given us nothing in time."""
+        if self.source.snapshot is None:
+            self.restored = True
+            self.source.restore(saved.snapshot(), max(0.0, time() - saved.confirmed))
+
+    async def keep(self) -> None:
+        """Write to disk what is not there yet: this relay is about to end."""
+        if self._keeper:
+            await self._keeper.keep()
+
+    def _current(self) -> tuple[Snapshot, float] | None:
+        return None if self.restored or self.source.snapshot is None else (self.source.snapshot, time() - self.age)
+
+    def _note(self) -> None:
+        """There is something new to be kept."""
+        if self._keeper:
+            self._keeper.changed()
+        if self.local_kills.unkept:
+            self._reconcile.set()
+
+    async def _beat(self) -> None:
         """Heartbeats, and the ends of streams that are due."""
         loop = asyncio.get_running_loop()
         beat_at = loop.time() + self._options.heartbeat_interval
@@ -205,10 +328,14 @@ class Pipeline:
 
     def _heartbeat(self) -> Frame:
         revision = self.snapshot.position.revision if self.snapshot else 0
-        return heartbeat_frame(revision=revision, live=self.live, age_ms=max(0, round(self.age * 1000)))
+        age_ms = max(0, round(self.age * 1000))
+        return heartbeat_frame(revision=revision, live=self.live, age_ms=age_ms, local_kills=len(self.local_kills.held))
 
     def _tell(self, state: SourceState, reason: str) -> None:
         """Log what is news: while Redis is away, or lacks the environment, it is tried again and again."""
+        if state is SourceState.LIVE:
+            self.restored = False
+            self._reconcile.set()
         if reason == self._told:
             return
         self._told = reason

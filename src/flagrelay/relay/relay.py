@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 import structlog
 
+from flagrelay.disk.state_dir import StateDir
 from flagrelay.errors import StoreError, StoreUnavailable
 from flagrelay.relay.channel import heed_cancellation
 from flagrelay.relay.pipeline import Pipeline, PipelineOptions
@@ -23,6 +24,7 @@ class Relay:
         store: where the environments are.
         environments: which to follow; none for every one that Redis has, new ones included.
         options: how each is followed and streamed.
+        state_dir: where snapshots and local kills are kept; None for nowhere.
         on_delivered: told of each change once every stream has it.
         discover_interval: seconds between looks for new environments.
     """
@@ -33,16 +35,21 @@ class Relay:
         environments: Iterable[str],
         options: PipelineOptions,
         *,
+        state_dir: StateDir | None = None,
         on_delivered: Callable[[Pipeline, Delivery], None] = lambda _pipeline, _delivery: None,
         discover_interval: float = 3.0,
     ) -> None:
         self.pipelines: dict[str, Pipeline] = {}
+        self.leaving = False
+        """Whether balancers are told to go elsewhere."""
         self.draining = False
+        """Whether streams are ended, and no more are opened."""
         self.refused: Counter[str] = Counter()
         """Streams refused since the process started, by reason."""
         self._store = store
         self._named = tuple(environments)
         self._options = options
+        self._state_dir = state_dir
         self._on_delivered = on_delivered
         self._discover_interval = discover_interval
         self._tasks: asyncio.TaskGroup | None = None
@@ -60,18 +67,33 @@ class Relay:
             for environment in self._named:
                 self.follow(environment)
             if self.discovers:
+                tasks.create_task(self._recall())
                 await self._discover()
 
     def follow(self, environment: str) -> None:
         """Follow one more environment, unless it is followed already."""
         if environment not in self.pipelines and self._tasks is not None:
-            pipeline = Pipeline(self._store, environment, self._options, on_delivered=self._on_delivered)
+            pipeline = Pipeline(
+                self._store,
+                environment,
+                self._options,
+                state_dir=self._state_dir,
+                on_delivered=self._on_delivered,
+            )
             self.pipelines[environment] = pipeline
             self._tasks.create_task(pipeline.run(), name=f"pipeline {environment}")
 
     def look(self) -> None:
         """Look for new environments now: something says that there may be one."""
         self._look.set()
+
+    async def _recall(self) -> None:
+        """Follow what was kept on disk, where Redis names nothing in time: it is away, or was wiped."""
+        if self._state_dir is not None:
+            await asyncio.sleep(self._options.state_wait)
+            kept = await asyncio.to_thread(self._state_dir.environments)
+            for environment in kept if not self.pipelines else ():
+                self.follow(environment)
 
     async def _discover(self) -> None:
         failing = False
@@ -108,9 +130,10 @@ class Relay:
             spread: seconds over which the clients' reconnections are spread.
             timeout: seconds until what is still open is aborted.
         """
-        self.draining = True
+        self.leaving = self.draining = True
         deadline = asyncio.get_running_loop().time() + timeout
         async with asyncio.TaskGroup() as tasks:
             for pipeline in self.pipelines.values():
+                tasks.create_task(pipeline.keep())
                 for hub in pipeline.hubs.values():
                     tasks.create_task(hub.drain(spread=spread, deadline=deadline))

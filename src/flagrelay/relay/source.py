@@ -78,11 +78,28 @@ class Source:
         self._clock_samples: deque[tuple[float, float]] = deque(maxlen=8)
         self._standing = False
         self._left: set[str] = set()
+        self._remembered: Position | None = None
 
     @property
     def clock_offset(self) -> float:
         """Redis's clock minus this machine's, in seconds, from the quickest of the last answers."""
         return min(self._clock_samples)[1] if self._clock_samples else 0.0
+
+    def remember(self, position: Position) -> None:
+        """Tell where this relay stood when it ended: a Redis that has less of that history has lost changes since."""
+        self._remembered = position
+
+    def restore(self, snapshot: Snapshot, age: float) -> None:
+        """Serve a snapshot that was kept, since nothing else is there to be served yet.
+
+        Args:
+            snapshot: what was kept.
+            age: seconds since it was last known to be Redis's state.
+        """
+        self.snapshot = snapshot
+        self.confirmed_at = asyncio.get_running_loop().time() - age
+        self._move(SourceEvent.RESTORED, f"served from disk: {self.reason}")
+        self._on_load(snapshot)
 
     async def run(self) -> NoReturn:
         """Follow until cancelled. Whatever Redis does, the last snapshot stays."""
@@ -112,7 +129,7 @@ class Source:
             self._blame(str(error))
             await self._correct()
             return
-        mine = self._held().position
+        mine = self.held().position
         match judge(mine, message):
             case Step.APPLY if isinstance(message, Change):
                 self._apply(message)
@@ -121,7 +138,7 @@ class Source:
                 pass
             case _:
                 await self._correct()
-                if self._held().position == mine:
+                if self.held().position == mine:
                     self._blame(f"it tells of revision {message.revision}, of which Redis knows nothing")
 
     def _blame(self, error: str) -> None:
@@ -131,8 +148,9 @@ class Source:
             log.warning("bad message on the channel", environment=self.environment, error=error)
 
     def _apply(self, change: Change) -> None:
-        self.snapshot = self._held().with_change(change)
+        self.snapshot = self.held().with_change(change)
         self.stats.changes += 1
+        self.stats.last_change = change.revision, change.at
         self._on_change(change, self.snapshot)
 
     async def _verify(self) -> None:
@@ -150,7 +168,7 @@ class Source:
 
     async def _repair(self) -> str | None:
         """Apply the changes that we lack. Returns why changes cannot help, or None where all is well."""
-        mine = self._held().position
+        mine = self.held().position
         theirs = await read_position(self._store, self.environment)
         match compare(mine, theirs):
             case Repair.NONE:
@@ -163,22 +181,22 @@ class Source:
         except (ChangelogTrimmed, StoreCorrupt):
             return "trimmed"
         for change in changes:
-            match judge(self._held().position, change):
+            match judge(self.held().position, change):
                 case Step.APPLY:
                     self._apply(change)
                 case Step.REPAIR:
                     return "fork" if change.epoch == mine.epoch else "epoch"
-        return None if self._held().position.revision >= theirs.revision else "trimmed"
+        return None if self.held().position.revision >= theirs.revision else "trimmed"
 
     async def _load(self, why: str) -> None:
         snapshot = await read_snapshot(self._store, self.environment, self.snapshot)
-        mine = self.snapshot.position if self.snapshot else None
+        mine = self.snapshot.position if self.snapshot else self._remembered
         if mine and (why == "fork" or mine.epoch != snapshot.position.epoch or _fell_back(mine, snapshot.position)):
             self._left.add(mine.epoch)
         if snapshot.position.epoch in self._left:
             snapshot = await self._start_history(mine, snapshot.position)
         self.stats.reloads[why] += 1
-        if snapshot.position != mine:
+        if self.snapshot is None or snapshot.position != self.snapshot.position:
             self.snapshot = snapshot
             self._on_load(snapshot)
 
@@ -187,6 +205,7 @@ class Source:
 
         Event ids may only grow within an epoch, and a client must never resume one history in another.
         """
+        self.stats.histories_lost += 1
         log.warning(
             "Redis lost changes that it had acknowledged, as in a failover: its history gets a new epoch",
             environment=self.environment,
@@ -205,7 +224,12 @@ class Source:
         took = perf_counter() - asked
         self._clock_samples.append((took, redis_us / 1e6 - (time() - took / 2)))
 
-    def _held(self) -> Snapshot:
+    def held(self) -> Snapshot:
+        """The snapshot, where there is one.
+
+        Raises:
+            RuntimeError: nothing was loaded yet.
+        """
         if self.snapshot is None:
             raise RuntimeError("nothing is followed before it is loaded")
         return self.snapshot

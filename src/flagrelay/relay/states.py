@@ -1,14 +1,15 @@
 """The states of a source, as a table.
 
     CONNECTING ──SUBSCRIBED──▶ LOADING ──LOADED──▶ LIVE
-        ▲ FAILED                 │ ▲  ▲              │ │
-        └────────────────────────┘ │  └──DIVERGED────┘ │
-                                   │                   │
-                       SUBSCRIBED  │      LOST         │
-                                 STALE ◀───────────────┘
+      │ ▲ FAILED                 │ ▲  ▲              │ │
+      │ └────────────────────────┘ │  └──DIVERGED────┘ │
+      │                            │                   │
+      │                SUBSCRIBED  │      LOST         │
+      └───────────RESTORED───────▶ STALE ◀─────────────┘
 
 FAILED and LOST are the same misfortune with and without a snapshot to fall back on: a source that has loaded
-once never returns to CONNECTING, it keeps serving what it has.
+once never returns to CONNECTING, it keeps serving what it has. RESTORED gives a source that has not loaded the
+snapshot that was kept on disk; while it is loading it goes on doing that.
 """
 
 from enum import StrEnum
@@ -35,11 +36,14 @@ class SourceEvent(StrEnum):
     DIVERGED = "diverged"
     FAILED = "failed"
     LOST = "lost"
+    RESTORED = "restored"
 
 
 TRANSITIONS = {
     (SourceState.CONNECTING, SourceEvent.SUBSCRIBED): SourceState.LOADING,
     (SourceState.CONNECTING, SourceEvent.FAILED): SourceState.CONNECTING,
+    (SourceState.CONNECTING, SourceEvent.RESTORED): SourceState.STALE,
+    (SourceState.LOADING, SourceEvent.RESTORED): SourceState.LOADING,
     (SourceState.LOADING, SourceEvent.LOADED): SourceState.LIVE,
     (SourceState.LOADING, SourceEvent.FAILED): SourceState.CONNECTING,
     (SourceState.LOADING, SourceEvent.LOST): SourceState.STALE,

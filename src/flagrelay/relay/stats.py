@@ -26,6 +26,10 @@ class Stats:
     """Whole reads, by reason: `start`, `trimmed`, `epoch`, `fork`."""
     bad_messages: int = 0
     """Messages on the channel that could not be read, or told of what Redis knows nothing of."""
+    histories_lost: int = 0
+    """Times that Redis had lost changes which it had acknowledged."""
+    last_change: tuple[int, int] | None = None
+    """Revision and time (Redis's, µs) of the last change applied."""
     connection_losses: int = 0
     """Times that the connection to Redis, or what it held for us, was lost."""
 

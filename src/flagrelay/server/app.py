@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -12,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
+from flagrelay.disk.state_dir import StateDir
 from flagrelay.errors import Refusal
 from flagrelay.relay.backoff import Backoff
 from flagrelay.relay.pipeline import PipelineOptions
@@ -104,6 +106,7 @@ def app_from_environment() -> Starlette:
 def make_context(settings: Settings, store: Store) -> Context:
     """Relay, keyring and metrics, knowing of each other what they must."""
     exported = Metrics()
+    state_dir = StateDir(Path(settings.state_dir), settings.prefix) if settings.state_dir else None
     relay = Relay(
         store,
         settings.env,
@@ -117,7 +120,10 @@ def make_context(settings: Settings, store: Store) -> Context:
             changes_held=settings.changes_held,
             changes_held_bytes=settings.changes_held_bytes,
             refetch_spread=settings.refetch_spread,
+            state_wait=settings.state_wait,
+            state_interval=settings.state_interval,
         ),
+        state_dir=state_dir,
         on_delivered=exported.delivered,
         discover_interval=settings.verify_interval,
     )
@@ -138,6 +144,8 @@ def make_context(settings: Settings, store: Store) -> Context:
         on_change=relay.look,
         interval=settings.verify_interval,
         backoff=Backoff(settings.backoff_min, settings.backoff_max),
+        state_dir=state_dir,
+        state_wait=settings.state_wait,
     )
     rates = Rates(settings.max_evaluations_per_second)
     return Context(settings, relay, keyring, exported, rates, Pace(STREAMS_PER_TURN, settings.max_waiting))

@@ -28,7 +28,7 @@ async def readyz(request: Request) -> Response:
 def not_ready(context: Context) -> list[str]:
     """Why clients should not be sent here; empty where they should."""
     reasons = []
-    if context.relay.draining:
+    if context.relay.leaving:
         reasons.append("shutting down")
     if not context.keyring.loaded:
         reasons.append(f"access keys: not loaded yet: {context.keyring.reason}")

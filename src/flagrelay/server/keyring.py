@@ -3,15 +3,24 @@
 import asyncio
 import hmac
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from time import time
 from typing import NoReturn
 
 import structlog
 
-from flagrelay.errors import Refusal
+from flagrelay.disk.state_dir import StateDir
+from flagrelay.errors import Refusal, StateError
 from flagrelay.relay.backoff import Backoff
 from flagrelay.relay.channel import Listener, listen
-from flagrelay.store.access_keys import AccessKey, digest, read_access_keys, read_keys_position, stream_token
+from flagrelay.store.access_keys import (
+    AccessKey,
+    KeysSnapshot,
+    digest,
+    read_access_keys,
+    read_keys_position,
+    stream_token,
+)
 from flagrelay.store.connection import Store
 from flagrelay.store.subscription import subscribe_keys
 
@@ -30,6 +39,8 @@ class Keyring:
         on_change: told whenever keys were read anew.
         interval: seconds between comparisons with Redis.
         backoff: how long to wait between tries to connect.
+        state_dir: where the keys are kept, hashed; None for nowhere.
+        state_wait: seconds that Redis may take at the start before what is kept is used.
     """
 
     def __init__(
@@ -40,6 +51,8 @@ class Keyring:
         on_change: Callable[[], None],
         interval: float,
         backoff: Backoff,
+        state_dir: StateDir | None = None,
+        state_wait: float = 0.0,
     ) -> None:
         self.live = False
         self.loaded = False
@@ -54,6 +67,10 @@ class Keyring:
         self._on_change = on_change
         self._interval = interval
         self._backoff = backoff
+        self._state_dir = state_dir
+        self._state_wait = state_wait
+        self._read: KeysSnapshot | None = None
+        self._unkept = asyncio.Event()
 
     def check(self, secret: str) -> AccessKey:
         """The access key that a secret is.
@@ -104,6 +121,9 @@ class Keyring:
                 )
             )
             tasks.create_task(self._expire())
+            if self._state_dir:
+                tasks.create_task(self._keep(self._state_dir))
+                tasks.create_task(self._recall(self._state_dir))
 
     async def _receive(self, _hint: bytes) -> None:
         await self._compare()
@@ -119,15 +139,43 @@ class Keyring:
             self._lose("the access keys are gone from Redis; the last known ones stay valid")
             return
         before = self._keys
-        self._keys = read.keys if read else {}
-        self._by_id = {key.id: key for key in self._keys.values()}
-        self._position = read.position if read else None
-        self.loaded = self.live = True
+        self._take(read)
+        self.live = True
+        self._unkept.set()
         for wanted, key in before.items():
             if wanted not in self._keys:
                 self._on_end(key, "revoked")
         self._changed.set()
         self._on_change()
+
+    def _take(self, read: KeysSnapshot | None) -> None:
+        self._read = read
+        self._keys = read.keys if read else {}
+        self._by_id = {key.id: key for key in self._keys.values()}
+        self._position = read.position if read else None
+        self.loaded = True
+
+    async def _recall(self, state_dir: StateDir) -> None:
+        """Know the keys that were kept, where Redis has given us none in time. They are not known to be all."""
+        await asyncio.sleep(self._state_wait)
+        kept = await asyncio.to_thread(state_dir.read_keys)
+        if kept and not self.loaded:
+            self._take(kept)
+            self._changed.set()
+            self._on_change()
+            log.warning("access keys", state="stale", reason=f"served from disk: {self.reason}")
+
+    async def _keep(self, state_dir: StateDir) -> NoReturn:
+        """Write the keys to disk as soon as they have changed: what was revoked must stay so after a cold start."""
+        while True:
+            await self._unkept.wait()
+            self._unkept.clear()
+            if self._read:
+                with suppress(StateError):
+                    await asyncio.to_thread(state_dir.write_keys, self._read)
+                    continue
+                await asyncio.sleep(self._interval)
+                self._unkept.set()
 
     async def _expire(self) -> NoReturn:
         """End each key at its time."""

@@ -6,7 +6,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 
 import structlog
@@ -91,6 +91,7 @@ class RelayServer(uvicorn.Server):
     def __init__(self, settings: Settings) -> None:
         self.status = 0
         self._settings = settings
+        self._hurried = asyncio.Event()
         pace = Pace(CONNECTIONS_PER_TURN, sys.maxsize)
         protocol = partial(HandoverProtocol, pace=pace, head_timeout=settings.head_timeout)
         self._app = create_app(settings, on_crash=self._crash)
@@ -128,6 +129,8 @@ class RelayServer(uvicorn.Server):
     def _stop(self, number: int) -> None:
         log.info("stopping", signal=signal.Signals(number).name, again=self.should_exit)
         self.force_exit = self.should_exit
+        if self.force_exit:
+            self._hurried.set()
         self.should_exit = True
 
     def _crash(self, _error: BaseException) -> None:
@@ -144,7 +147,11 @@ class RelayServer(uvicorn.Server):
             log.info("started", version=__version__, url=url, environments=self._settings.env or "all")
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop accepting, drain, stop."""
+        """Say so to balancers, stop accepting, drain, stop."""
+        self._app.state.context.relay.leaving = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0 if self.force_exit else self._settings.drain_delay):
+                await self._hurried.wait()
         for server in self.servers:
             server.close()
         context: Context = self._app.state.context

@@ -233,12 +233,14 @@ local function pinned(text, variant)
   return parts.targeting and with(text, 'targeting', '{}') or text
 end
 
--- ARGV: nonce, actor (JSON), reason (JSON), flag key, variant or '' for none (DISABLED)
+-- ARGV: nonce, actor (JSON), reason (JSON), flag key, variant or '' for none (DISABLED), and the revision that the writer
+-- read or '', where a kill is to yield to whatever was changed since.
 local function kill()
-  local nonce, actor, reason, key, variant = unpack(ARGV, 2, 6)
+  local nonce, actor, reason, key, variant, expected = unpack(ARGV, 2, 7)
   local held_at, current = entry(FLAGS, key)
   if not current then return {'NO_FLAG'} end
   if not held_at then return {'UNREADABLE', 'flag', key} end
+  if expected ~= '' and tonumber(expected) ~= held_at then return {'CONFLICT', 'flag', key, expected, held_at} end
   -- Killed before: the first original is the one to return to.
   local kept = redis.call('HGET', KILLED, key)
   local span = kept and members_if_sound(kept).original

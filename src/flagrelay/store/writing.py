@@ -79,19 +79,32 @@ async def write_change(store: Store, environment: str, draft: Draft) -> Written:
 
 
 async def kill_flag(
-    store: Store, environment: str, key: str, *, to: str | None = None, actor: str = "", reason: str = ""
+    store: Store,
+    environment: str,
+    key: str,
+    *,
+    to: str | None = None,
+    actor: str = "",
+    reason: str = "",
+    expected: int | None = None,
 ) -> Written:
     """Take a flag back from everybody: disable it, or serve one variant. Wins over whatever is being edited.
+
+    With `expected`, the revision at which the flag was read, it does not: what was decided elsewhere and earlier must
+    not undo what somebody has changed since.
 
     Raises:
         FlagMissing: there is no such flag.
         VariantMissing: the flag has no variant `to`.
+        Conflict: the flag is not at the revision `expected`.
         StoreCorrupt: what Redis holds of it is no definition.
     """
     if to == "":  # what a shell makes of a variable that is not set; the script takes it for "no variant"
         raise VariantMissing(environment, key, to)
     who = (text_as_json(actor), text_as_json(reason))
-    return await _write(store, environment, key, "kill", *who, key, to or "", variant=to or "")
+    return await _write(
+        store, environment, key, "kill", *who, key, to or "", "" if expected is None else expected, variant=to or ""
+    )
 
 
 async def revive_flag(store: Store, environment: str, key: str, *, actor: str = "", reason: str = "") -> Written:
