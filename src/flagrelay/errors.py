@@ -17,6 +17,7 @@ FlagrelayError
 │   ├── Conflict            somebody else changed it first
 │   ├── ChangelogTrimmed    the changes asked for are no longer held
 │   ├── StoreCorrupt        what Redis holds contradicts itself
+│   ├── ReplicasMissing     a write that too few replicas have
 │   └── AccessKeyMissing    no access key with that id
 ├── StoreUnavailable        Redis does not answer, or not us (connection, timeout, credentials, memory)
 ├── LocalKillMissing        the relay holds no kill of that flag by itself
@@ -153,6 +154,17 @@ class ChangelogTrimmed(StoreError):
 
 class StoreCorrupt(StoreError):
     """What Redis holds contradicts itself: half-written, half-evicted, or edited by hand."""
+
+
+class ReplicasMissing(StoreError):
+    """A write that too few replicas have: it is written, and a failover may lose it."""
+
+    def __init__(self, wanted: int, have: int, seconds: float) -> None:
+        super().__init__(
+            f"written, but only {have} of {wanted} replicas had it within {seconds:g} s: a failover now may lose it"
+        )
+        self.wanted = wanted
+        self.have = have
 
 
 class AccessKeyMissing(StoreError):

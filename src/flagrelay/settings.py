@@ -110,6 +110,8 @@ class Settings:
     )
     host: str = _setting("127.0.0.1", "HTTP", "The address to listen on; 0.0.0.0 or :: for all")
     port: int = _setting(8080, "HTTP", "The port to listen on; 0 for one of the system's choice", least=0, most=65535)
+    tls_cert: str = _setting("", "HTTP", "The file of the certificate and its chain (PEM), to serve TLS; empty: no TLS")
+    tls_key: str = _setting("", "HTTP", "The file of the certificate's private key (PEM)")
     public_url: str = _setting(
         "",
         "HTTP",
@@ -199,6 +201,8 @@ class Settings:
             raise SettingError("FLAGRELAY_REDIS_SENTINELS is set, so FLAGRELAY_REDIS_SENTINEL_MASTER must be too")
         if self.redis_sentinels and self.redis_cluster:
             raise SettingError("FLAGRELAY_REDIS_SENTINELS and FLAGRELAY_REDIS_CLUSTER exclude each other")
+        if bool(self.tls_cert) != bool(self.tls_key):
+            raise SettingError("FLAGRELAY_TLS_CERT and FLAGRELAY_TLS_KEY are set both, or neither")
         if "{" in self.prefix or "}" in self.prefix:
             # A Cluster takes the first {…} of a name for its slot; that must be the environment.
             raise SettingError(f"FLAGRELAY_PREFIX (--prefix) is {self.prefix!r}; it should have no braces")

@@ -37,7 +37,7 @@ def test_it_has_exactly_the_commands_that_are_documented() -> None:
         "serve",
         *("env create", "env list", "env set", "env destroy"),
         *("flags list", "flags get", "flags put", "flags delete", "flags import", "flags export"),
-        *("kill", "revive", "eval", "explain", "watch"),
+        *("kill", "revive", "kills", "status", "eval", "explain", "watch"),
         *("keys create", "keys list", "keys token", "keys revoke"),
         *("settings", "demo"),
     }

@@ -33,6 +33,8 @@ FAMILIES = {
     "flagrelay_source_reloads": "counter",
     "flagrelay_source_bad_messages": "counter",
     "flagrelay_source_losses": "counter",
+    "flagrelay_source_histories_lost": "counter",
+    "flagrelay_local_kills": "gauge",
     "flagrelay_clock_offset_seconds": "gauge",
     "flagrelay_propagation_seconds": "histogram",
 }

@@ -5,13 +5,14 @@ from typing import Any
 
 import click
 
-from flagrelay.cli.options import json_option, redis_options, who_options, with_store
+from flagrelay.cli.options import json_option, redis_options, replicas_option, who_options, with_store
 from flagrelay.cli.output import as_members, print_json, print_table, print_written
 from flagrelay.flags.bucket import GENERATIONS
 from flagrelay.flags.environment_settings import EnvironmentSettings, check_settings
 from flagrelay.store.connection import Store
 from flagrelay.store.environments import create_environment, destroy_environment, list_environments
 from flagrelay.store.reading import read_state
+from flagrelay.store.replicas import replicated
 from flagrelay.store.writing import Draft, Written, write_change
 
 
@@ -72,6 +73,7 @@ def list_(as_json: bool, **redis: Any) -> None:
 )
 @click.option("--no-origins", is_flag=True, help="No web page may ask.")
 @who_options()
+@replicas_option
 @json_option
 @redis_options
 def set_(
@@ -81,6 +83,7 @@ def set_(
     no_origins: bool,
     actor: str,
     reason: str,
+    replicas: int,
     as_json: bool,
     **redis: Any,
 ) -> None:
@@ -100,7 +103,7 @@ def set_(
         draft = Draft(settings=settings, actor=actor, reason=reason)
         return settings, await write_change(store, name, draft)
 
-    settings, written = with_store(redis, write)
+    settings, written = with_store(redis, replicated(replicas, write))
     if as_json:
         print_json({"name": name, **settings.as_json(), **(as_members(written) if written else {})})
         return

@@ -7,13 +7,22 @@ import click
 
 from flagrelay.cli.documents import FORMATS, read_document, write_document
 from flagrelay.cli.imports import Plan, plan_import
-from flagrelay.cli.options import env_option, json_option, key_argument, redis_options, who_options, with_store
+from flagrelay.cli.options import (
+    env_option,
+    json_option,
+    key_argument,
+    redis_options,
+    replicas_option,
+    who_options,
+    with_store,
+)
 from flagrelay.cli.output import as_members, clock, one_line, print_json, print_table, print_written
 from flagrelay.errors import DefinitionError, FlagMissing, StoreError
 from flagrelay.flags.change import Definition
 from flagrelay.flags.definition import check_flag, check_flag_set
 from flagrelay.store.connection import Store
 from flagrelay.store.reading import FlagEntry, read_flag, read_populations, read_position, read_state
+from flagrelay.store.replicas import replicated
 from flagrelay.store.writing import Draft, Written, write_change
 
 force_option = click.option("--force", is_flag=True, help="Also over a killed flag; this ends the kill.")
@@ -71,6 +80,7 @@ def get(key: str, environment: str, as_json: bool, **redis: Any) -> None:
 )
 @force_option
 @who_options()
+@replicas_option
 @json_option
 @redis_options
 def put(
@@ -82,6 +92,7 @@ def put(
     force: bool,
     actor: str,
     reason: str,
+    replicas: int,
     as_json: bool,
     **redis: Any,
 ) -> None:
@@ -105,7 +116,7 @@ def put(
         )
         return await write_change(store, environment, draft)
 
-    print_written(with_store(redis, write), f'flag "{key}" is written', as_json=as_json)
+    print_written(with_store(redis, replicated(replicas, write)), f'flag "{key}" is written', as_json=as_json)
 
 
 @flags.command(epilog="Example: flagrelay flags delete old-banner --env production --reason 'no longer read'")
@@ -113,9 +124,19 @@ def put(
 @env_option()
 @force_option
 @who_options()
+@replicas_option
 @json_option
 @redis_options
-def delete(key: str, environment: str, force: bool, actor: str, reason: str, as_json: bool, **redis: Any) -> None:
+def delete(
+    key: str,
+    environment: str,
+    force: bool,
+    actor: str,
+    reason: str,
+    replicas: int,
+    as_json: bool,
+    **redis: Any,
+) -> None:
     """Delete a flag. Callers then get the default in their own code."""
 
     async def write(store: Store) -> Written:
@@ -124,7 +145,7 @@ def delete(key: str, environment: str, force: bool, actor: str, reason: str, as_
         draft = Draft(flags={key: None}, expected_flags={key: entry.revision}, actor=actor, reason=reason)
         return await write_change(store, environment, draft)
 
-    print_written(with_store(redis, write), f'flag "{key}" is deleted', as_json=as_json)
+    print_written(with_store(redis, replicated(replicas, write)), f'flag "{key}" is deleted', as_json=as_json)
 
 
 @flags.command("import", epilog="Example: flagrelay flags import flags.json --env production --dry-run")
@@ -135,6 +156,7 @@ def delete(key: str, environment: str, force: bool, actor: str, reason: str, as_
 @click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
 @force_option
 @who_options()
+@replicas_option
 @json_option
 @redis_options
 def import_(
@@ -146,6 +168,7 @@ def import_(
     force: bool,
     actor: str,
     reason: str,
+    replicas: int,
     as_json: bool,
     **redis: Any,
 ) -> None:
@@ -166,7 +189,7 @@ def import_(
             return plan, None
         return plan, await write_change(store, environment, plan.draft(actor=actor, reason=reason))
 
-    plan, written = with_store(redis, write)
+    plan, written = with_store(redis, replicated(replicas, write))
     if as_json:
         print_json({**as_members(written), **plan.summary()})
         return

@@ -18,6 +18,8 @@ COMMANDS = {
     "flags": "Flags: list, get, put, delete, import, export.",
     "kill": "Take a flag back from everybody, at once.",
     "revive": "Undo a kill, exactly.",
+    "kills": "Kills that relays hold by themselves.",
+    "status": "Show how relays and their environments stand.",
     "eval": "Say what a flag says for a context.",
     "explain": "Show the way through a flag's rule.",
     "watch": "Follow the changes of an environment as they happen.",

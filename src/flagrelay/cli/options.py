@@ -26,6 +26,8 @@ METAVARS = {
     "host": "ADDRESS",
     "public_url": "URL",
     "state_dir": "PATH",
+    "tls_cert": "PATH",
+    "tls_key": "PATH",
 }
 """What stands for the value of a setting that is text."""
 
@@ -140,6 +142,17 @@ def _one_environment(_ctx: click.Context, _param: click.Parameter, value: str | 
 def json_option(command: Command) -> Command:
     """Output for scripts."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")(command)
+
+
+def replicas_option(command: Command) -> Command:
+    """How many replicas must have a write before it counts as done."""
+    return click.option(
+        "--replicas",
+        type=click.IntRange(0, 100),
+        default=0,
+        metavar="NUMBER",
+        help="Wait until this many replicas of Redis have it, so that a failover does not lose it.",
+    )(command)
 
 
 def who_options(*, reason_required: bool = False) -> Callable[[Command], Command]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from flagrelay.errors import DefinitionError, StateDamaged
+from flagrelay.errors import DefinitionError, StateDamaged, StateError
 from flagrelay.flags.environment_settings import EnvironmentSettings, read_settings
 from flagrelay.flags.local_kill import LocalKill
 from flagrelay.flags.position import Position
@@ -30,13 +30,20 @@ class SavedSnapshot:
         return Snapshot(self.position, self.flags, self.evaluators, self.metadata, self.settings)
 
 
+def _dumped(document: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(document)
+    except orjson.JSONEncodeError as error:
+        raise StateError(f"what is to be kept cannot be written as JSON: {error}") from error
+
+
 def encode_snapshot(owner: Mapping[str, str], snapshot: Snapshot, confirmed: float) -> bytes:
     """A snapshot as a document. `owner` says whose it is: prefix and environment."""
-    return orjson.dumps(
+    return _dumped(
         {
             **owner,
             "confirmed": confirmed,
-            "position": snapshot.position,
+            "position": [*snapshot.position],
             "flags": snapshot.flags,
             "$evaluators": snapshot.evaluators,
             "metadata": snapshot.metadata,
@@ -64,7 +71,7 @@ def decode_snapshot(owner: Mapping[str, str], body: bytes) -> SavedSnapshot:
 
 def encode_keys(owner: Mapping[str, str], keys: KeysSnapshot) -> bytes:
     """Every access key as a document, hashed as they are."""
-    return orjson.dumps({**owner, "position": keys.position, "keys": [asdict(key) for key in keys.keys.values()]})
+    return _dumped({**owner, "position": keys.position, "keys": [asdict(key) for key in keys.keys.values()]})
 
 
 def decode_keys(owner: Mapping[str, str], body: bytes) -> KeysSnapshot:
@@ -89,7 +96,7 @@ def decode_keys(owner: Mapping[str, str], body: bytes) -> KeysSnapshot:
 
 def encode_kills(owner: Mapping[str, str], kills: Iterable[LocalKill]) -> bytes:
     """Local kills as a document."""
-    return orjson.dumps({**owner, "kills": [asdict(kill) for kill in kills]})
+    return _dumped({**owner, "kills": [{**asdict(kill), "over": [*kill.over]} for kill in kills]})
 
 
 def decode_kills(owner: Mapping[str, str], body: bytes) -> dict[str, LocalKill]:

@@ -51,6 +51,10 @@ class StateDir:
         """When each file was last written by this process, in seconds since 1970."""
         self._prefix = prefix
 
+    def as_json(self) -> dict[str, object]:
+        """How it stands, for people: when each file was last written, and what could not be."""
+        return {"written_at": self.written_at, "failing": self.failing}
+
     def sweep(self) -> None:
         """Remove what a process left that was killed while it wrote."""
         for path in self.folder.glob(f".*{LEFTOVER}"):
@@ -79,8 +83,8 @@ class StateDir:
         Raises:
             StateError: it cannot be written; the last one is still there.
         """
-        body = encode_snapshot(self._owner(environment), snapshot, confirmed)
-        self._write(f"{environment}.snapshot", "snapshot", body)
+        owner = self._owner(environment)
+        self._write(f"{environment}.snapshot", "snapshot", lambda: encode_snapshot(owner, snapshot, confirmed))
 
     def read_keys(self) -> KeysSnapshot | None:
         """The access keys that were kept."""
@@ -92,7 +96,7 @@ class StateDir:
         Raises:
             StateError: they cannot be written; the last ones are still there.
         """
-        self._write("access.keys", "keys", encode_keys(self._owner(), keys))
+        self._write("access.keys", "keys", lambda: encode_keys(self._owner(), keys))
 
     def read_kills(self, environment: str) -> dict[str, LocalKill]:
         """The local kills of an environment, by flag key."""
@@ -105,18 +109,18 @@ class StateDir:
         Raises:
             StateError: they cannot be written; the last ones are still there.
         """
-        self._write(f"{environment}.kills", "kills", encode_kills(self._owner(environment), kills))
+        self._write(f"{environment}.kills", "kills", lambda: encode_kills(self._owner(environment), kills))
 
     def _owner(self, environment: str = "") -> dict[str, str]:
         return {"prefix": self._prefix, "environment": environment}
 
-    def _write(self, name: str, kind: str, body: bytes) -> None:
+    def _write(self, name: str, kind: str, encode: Callable[[], bytes]) -> None:
         try:
             try:
                 self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             except OSError as error:
                 raise StateError(f"{self.folder} cannot be made: {error.strerror or error}") from error
-            write_state(self.folder / name, kind, body)
+            write_state(self.folder / name, kind, encode())
         except StateError as error:
             if name not in self.failing:
                 log.warning("the state directory cannot be written; serving goes on", error=str(error))

@@ -66,6 +66,8 @@ class Relay:
             self._tasks = tasks
             for environment in self._named:
                 self.follow(environment)
+            if self._state_dir:
+                tasks.create_task(asyncio.to_thread(self._state_dir.sweep))
             if self.discovers:
                 tasks.create_task(self._recall())
                 await self._discover()

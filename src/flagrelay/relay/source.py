@@ -132,8 +132,8 @@ class Source:
         mine = self.held().position
         match judge(mine, message):
             case Step.APPLY if isinstance(message, Change):
-                self._apply(message)
                 self._confirm()
+                self._apply(message)
             case Step.DROP:
                 pass
             case _:
@@ -198,6 +198,7 @@ class Source:
         self.stats.reloads[why] += 1
         if self.snapshot is None or snapshot.position != self.snapshot.position:
             self.snapshot = snapshot
+            self._confirm()  # before anybody asks how old it is
             self._on_load(snapshot)
 
     async def _start_history(self, mine: Position | None, found: Position) -> Snapshot:

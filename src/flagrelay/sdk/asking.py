@@ -1,4 +1,4 @@
-"""Asking a relay once: what a flag says for a context, or for the whole flag set."""
+"""Asking a relay once: what a flag says for a context, the whole flag set, how it stands; and kills without Redis."""
 
 import asyncio
 from http import HTTPStatus
@@ -44,11 +44,62 @@ async def flag_set(url: str, key: str) -> dict[str, Any]:
     return await _ask("GET", url, "/v1/flags", key, None, (HTTPStatus.OK,))
 
 
+async def put_kill(url: str, key: str, flag_key: str, *, to: str | None, actor: str, reason: str) -> dict[str, Any]:
+    """Take a flag back from everybody on one relay, whether Redis is there or not. Returns what the relay holds now.
+
+    Args:
+        url: of the relay.
+        key: an access key of kind `admin`.
+        flag_key: the flag.
+        to: the variant that everybody gets; None for the callers' own defaults.
+        actor: who does it.
+        reason: why.
+
+    Raises:
+        StreamError: the relay refuses, does not answer in time, or answers with something else.
+        aiohttp.ClientError: the relay cannot be reached.
+    """
+    body = {"to": to, "actor": actor, "reason": reason}
+    return await _ask("PUT", url, f"/v1/kills/{quote(flag_key, safe='')}", key, body, (HTTPStatus.OK,))
+
+
+async def withdraw_kill(url: str, key: str, flag_key: str) -> dict[str, Any]:
+    """Take such a kill back. Returns what the relay holds now.
+
+    Raises:
+        StreamError: the relay refuses, does not answer in time, or answers with something else.
+        aiohttp.ClientError: the relay cannot be reached.
+    """
+    return await _ask("DELETE", url, f"/v1/kills/{quote(flag_key, safe='')}", key, None, (HTTPStatus.OK,))
+
+
+async def list_kills(url: str, key: str) -> dict[str, Any]:
+    """The kills that a relay holds by itself.
+
+    Raises:
+        StreamError: the relay refuses, does not answer in time, or answers with something else.
+        aiohttp.ClientError: the relay cannot be reached.
+    """
+    return await _ask("GET", url, "/v1/kills", key, None, (HTTPStatus.OK,))
+
+
+async def read_status(url: str) -> dict[str, Any]:
+    """How a relay and its environments stand.
+
+    Raises:
+        StreamError: the relay refuses, does not answer in time, or answers with something else.
+        aiohttp.ClientError: the relay cannot be reached.
+    """
+    return await _ask("GET", url, "/statusz", "", None, (HTTPStatus.OK,))
+
+
 async def _ask(
     method: str, url: str, path: str, key: str, body: dict[str, Any] | None, wanted: tuple[HTTPStatus, ...]
 ) -> dict[str, Any]:
     base = url.rstrip("/")
-    headers = {"authorization": f"Bearer {key}", "accept": "application/json"}
+    headers = {"accept": "application/json"}
+    if key:
+        headers["authorization"] = f"Bearer {key}"
     try:
         async with (
             asyncio.timeout(ANSWER_TIMEOUT),

@@ -18,11 +18,14 @@ evaluation contexts are never logged.
     rates       how often each key may ask
     bodies      the bodies of requests, as large as they may be
     conditional whether a client has what it asks for
+    kills       PUT and DELETE /v1/kills/{key}
+    status      GET /statusz
     health      GET /livez, GET /readyz
     metrics     GET /metrics
     refusals    every error as JSON
     context     what the endpoints share
     app         the Starlette application
     logs        structured logs, one line an event
+    tls         a certificate, read again when it changes
     serve       the process: bind, run, drain, exit
 """

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -26,10 +27,12 @@ from flagrelay.server.evaluations import evaluation_stream, event_stream
 from flagrelay.server.flagset import flags
 from flagrelay.server.health import livez, readyz
 from flagrelay.server.keyring import Keyring
+from flagrelay.server.kills import kills, put_kill, withdraw_kill
 from flagrelay.server.metrics import Metrics, metrics
 from flagrelay.server.ofrep import EVENTS, evaluate_flag, evaluate_flags
 from flagrelay.server.pace import Pace
 from flagrelay.server.rates import Rates
+from flagrelay.server.status import statusz
 from flagrelay.server.streams import stream
 from flagrelay.settings import Settings, settings_from_environment
 from flagrelay.store.access_keys import AccessKey
@@ -44,7 +47,11 @@ ROUTES = (
     Route("/ofrep/v1/evaluate/flags", evaluate_flags, methods=["POST"]),
     Route("/ofrep/v1/evaluate/flags/{key:path}", evaluate_flag, methods=["POST"]),
     Route(EVENTS, event_stream),
+    Route("/v1/kills", kills),
+    Route("/v1/kills/{key:path}", put_kill, methods=["PUT"]),
+    Route("/v1/kills/{key:path}", withdraw_kill, methods=["DELETE"]),
     Route("/livez", livez),
+    Route("/statusz", statusz),
     Route("/readyz", readyz),
     Route("/metrics", metrics),
 )
@@ -127,7 +134,7 @@ def make_context(settings: Settings, store: Store) -> Context:
         on_delivered=exported.delivered,
         discover_interval=settings.verify_interval,
     )
-    exported.watch(relay)
+    exported.watch(relay, state_dir)
     endings: set[asyncio.Task[None]] = set()
 
     def end(key: AccessKey, reason: str) -> None:
@@ -148,7 +155,8 @@ def make_context(settings: Settings, store: Store) -> Context:
         state_wait=settings.state_wait,
     )
     rates = Rates(settings.max_evaluations_per_second)
-    return Context(settings, relay, keyring, exported, rates, Pace(STREAMS_PER_TURN, settings.max_waiting))
+    pace = Pace(STREAMS_PER_TURN, settings.max_waiting)
+    return Context(settings, relay, keyring, exported, rates, pace, state_dir, time.monotonic())
 
 
 @asynccontextmanager

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
+from flagrelay.disk.state_dir import StateDir
 from flagrelay.relay.relay import Relay
 from flagrelay.server.keyring import Keyring
 from flagrelay.server.metrics import Metrics
@@ -22,6 +23,9 @@ class Context:
     metrics: Metrics
     rates: Rates
     pace: Pace
+    state_dir: StateDir | None
+    started: float
+    """When, in the time of `time.monotonic`."""
 
 
 def context_of(request: Request) -> Context:

@@ -53,6 +53,12 @@ def _report(pipeline: Pipeline) -> dict[str, Any]:
         }
     if not pipeline.live:
         report["reason"] = pipeline.source.reason
+    if pipeline.restored:
+        report["served_from"] = "disk"
+    if pipeline.stats.histories_lost:
+        report["histories_lost"] = pipeline.stats.histories_lost
+    if pipeline.local_kills.held:
+        report["local_kills"] = pipeline.local_kills.states
     return report
 
 

@@ -10,7 +10,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from flagrelay import __version__
+from flagrelay.disk.state_dir import StateDir
 from flagrelay.relay.pipeline import Pipeline
+from flagrelay.relay.reconcile import KillState
 from flagrelay.relay.relay import Relay
 from flagrelay.relay.states import SourceState
 from flagrelay.relay.stats import Delivery
@@ -37,9 +39,9 @@ class Metrics:
             registry=self._registry,
         )
 
-    def watch(self, relay: Relay) -> None:
+    def watch(self, relay: Relay, state_dir: StateDir | None) -> None:
         """Export the counts of a relay."""
-        self._registry.register(_RelayCollector(relay))
+        self._registry.register(_RelayCollector(relay, state_dir))
 
     def delivered(self, pipeline: Pipeline, delivery: Delivery) -> None:
         """Note how long a change took; without streams there is nothing to note."""
@@ -60,8 +62,9 @@ async def metrics(request: Request) -> Response:
 
 
 class _RelayCollector(Collector):
-    def __init__(self, relay: Relay) -> None:
+    def __init__(self, relay: Relay, state_dir: StateDir | None) -> None:
         self._relay = relay
+        self._state_dir = state_dir
 
     def collect(self) -> Iterator[Metric]:
         build = GaugeMetricFamily("flagrelay_build_info", "The version that runs", labels=["version"])
@@ -77,6 +80,16 @@ class _RelayCollector(Collector):
         for limit, count in self._relay.refused.items():
             refused.add_metric([limit], count)
         yield refused
+        if self._state_dir:
+            failing = GaugeMetricFamily("flagrelay_state_files_failing", "Files on disk that could not be written")
+            failing.add_metric([], len(self._state_dir.failing))
+            yield failing
+            written = GaugeMetricFamily(
+                "flagrelay_state_written_timestamp_seconds", "When each file on disk was last written", labels=["file"]
+            )
+            for name, at in self._state_dir.written_at.items():
+                written.add_metric([name], at)
+            yield written
 
 
 def _families() -> dict[str, Metric]:
@@ -105,6 +118,8 @@ def _families() -> dict[str, Metric]:
             counter("source_reloads", "Whole reads of the environment, by reason", "reason"),
             counter("source_bad_messages", "Messages on the channel that could not be read"),
             counter("source_losses", "Times that Redis, or the environment in it, was lost"),
+            counter("source_histories_lost", "Times that Redis had lost changes which it had acknowledged"),
+            gauge("local_kills", "Kills that this relay holds by itself: local, written, conflict, refused", "state"),
             gauge("clock_offset_seconds", "Redis's clock minus this machine's"),
         )
     )
@@ -120,6 +135,7 @@ def _collect(families: dict[str, Metric], name: str, pipeline: Pipeline) -> None
         "changes_applied": stats.changes,
         "source_gaps": stats.gaps,
         "source_bad_messages": stats.bad_messages,
+        "source_histories_lost": stats.histories_lost,
         "source_losses": stats.connection_losses,
         "clock_offset_seconds": source.clock_offset,
     }
@@ -135,6 +151,7 @@ def _collect(families: dict[str, Metric], name: str, pipeline: Pipeline) -> None
         "streams_closed": stats.closed,
         "evaluations": stats.evaluations,
         "source_reloads": stats.reloads,
+        "local_kills": {state.value: pipeline.local_kills.states[state.value] for state in KillState},
         "source_state": {state.value: int(state is source.state) for state in SourceState},
     }
     for metric, value in single.items():

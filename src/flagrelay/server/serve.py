@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from pathlib import Path
 
 import structlog
 import uvicorn
@@ -19,7 +20,11 @@ from flagrelay.server.context import Context
 from flagrelay.server.handover import HandoverProtocol
 from flagrelay.server.logs import configure_logs
 from flagrelay.server.pace import Pace
+from flagrelay.server.tls import Certificate
 from flagrelay.settings import Settings
+
+BACKLOG = 1024
+"""Connections that the kernel accepts for us before we take them; all are taken in one turn of the event loop."""
 
 CONNECTIONS_PER_TURN = 32
 """New connections that are read from in one turn of the event loop; more wait, each as a socket and little else."""
@@ -95,20 +100,23 @@ class RelayServer(uvicorn.Server):
         pace = Pace(CONNECTIONS_PER_TURN, sys.maxsize)
         protocol = partial(HandoverProtocol, pace=pace, head_timeout=settings.head_timeout)
         self._app = create_app(settings, on_crash=self._crash)
-        super().__init__(
-            uvicorn.Config(
-                self._app,
-                http=protocol,  # type: ignore[arg-type]  # uvicorn calls it, as it would call a class
-                ws="none",
-                lifespan="on",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                backlog=4096,
-                h11_max_incomplete_event_size=settings.max_header_bytes,
-            )
+        self._certificate = Certificate(Path(settings.tls_cert), Path(settings.tls_key)) if settings.tls_cert else None
+        self._following: asyncio.Task[None] | None = None
+        config = uvicorn.Config(
+            self._app,
+            http=protocol,  # type: ignore[arg-type]  # uvicorn calls it, as it would call a class
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            backlog=BACKLOG,
+            h11_max_incomplete_event_size=settings.max_header_bytes,
         )
+        config.load()
+        config.ssl = self._certificate.context if self._certificate else None
+        super().__init__(config)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -140,9 +148,12 @@ class RelayServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and say where; on standard output, for whoever started us on a port of the system's choice."""
         await super().startup(sockets)
+        if self._certificate:
+            self._following = asyncio.create_task(self._certificate.follow())
         for listener in sockets or []:
             host, port = listener.getsockname()[:2]
-            url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+            scheme = "https" if self._certificate else "http"
+            url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
             print(f"listening on {url}", flush=True)  # noqa: T201 - the one line of output that is no log
             log.info("started", version=__version__, url=url, environments=self._settings.env or "all")
 
@@ -154,6 +165,8 @@ class RelayServer(uvicorn.Server):
                 await self._hurried.wait()
         for server in self.servers:
             server.close()
+        if self._following:
+            self._following.cancel()
         context: Context = self._app.state.context
         streams = context.relay.streams
         settings = self._settings

@@ -11,6 +11,7 @@ we cannot use leaves as another `StoreError`. No password ever stands in a messa
     environments    create, destroy, list
     reading         the whole state at one revision, single flags, the clock
     writing         changes, kills, and their undoing
+    replicas        waiting until replicas have a write
     changelog       the changes after a revision
     subscription    the messages of a channel
     access_keys     access keys, stored hashed
