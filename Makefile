@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format clean
+.PHONY: help demo test soak check format clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -28,6 +28,10 @@ demo: $(VENV)/.user ## Run the main job: 200 streams, one un-release (ARGS="--se
 
 test: $(VENV)/.dev ## Run all tests, a real Redis included (ARGS="-k drain")
 	@$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile $(ARGS)
+
+MINUTES ?= 10
+soak: $(VENV)/.dev ## Streams, changes and faults, nothing lost (MINUTES=10)
+	@$(BIN)/python loadtests/soak.py --minutes $(MINUTES) $(ARGS)
 
 check: $(VENV)/.dev ## Format, lint, types, import contracts
 	$(BIN)/ruff format --check .

@@ -131,7 +131,7 @@ class Pipeline:
         self._reconcile = asyncio.Event()
         self._store = store
         self._options = options
-        self._told = self.source.reason
+        self._told = (SourceState.CONNECTING, self.source.reason)
 
     def change(self, change: Change, snapshot: Snapshot) -> None:
         """The next change, in order: encoded once, the same bytes to every stream."""
@@ -336,9 +336,11 @@ class Pipeline:
         if state is SourceState.LIVE:
             self.restored = False
             self._reconcile.set()
-        if reason == self._told:
+            self._note()
+        # How a connection fails differs from try to try; that there is none is the news.
+        told, self._told = self._told, (state, reason.partition(": ")[0])
+        if told == self._told:
             return
-        self._told = reason
         quiet = state in (SourceState.LIVE, SourceState.LOADING)
         (log.info if quiet else log.warning)("source", environment=self.environment, state=state.value, reason=reason)
 

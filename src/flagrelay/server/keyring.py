@@ -195,7 +195,7 @@ class Keyring:
             self._changed.clear()
 
     def _lose(self, reason: str) -> None:
-        if self.live or reason != self.reason:
+        if self.live or reason.partition(": ")[0] != self.reason.partition(": ")[0]:
             log.warning("access keys", state="stale" if self.loaded else "unknown", reason=reason)
         self.live = False
         self.reason = reason
