@@ -3,11 +3,11 @@
     python loadtests/herd.py --streams 2000 --herd 10000
 
 A private Redis, a relay, and three more processes: one holds the open streams and notes when each has each change, one
-writes a change every 50 ms, one is the herd. Propagation (Redis's clock at the write → received) is noted over all open
-streams, in turns: quiet, while the herd connects, and quiet again, and as a control while the same herd connects to a bare
-asyncio server that is none of ours: what the machine alone makes of so many connections. The herd is of another environment of
-the same relay, so that it takes its time and not its deliveries. A client of the herd that is
-refused comes back after its `Retry-After`. At the end the herd's clients stop reading: what do they cost?
+writes a change every 50 ms, one is the herd. Propagation (Redis's clock at the write → received) is noted over all
+open streams, in turns: quiet, while the same herd connects to a bare asyncio server that is none of ours (what the
+machine alone makes of so many connections), and while the herd connects to the relay. The herd is of another
+environment of the same relay, so that it takes its time and not its deliveries. A client of the herd that is refused
+comes back after its `Retry-After`. At the end come clients that never read: what do they cost?
 """
 
 import argparse
@@ -18,7 +18,7 @@ import re
 import select
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import Pipe, Process
 from multiprocessing.connection import Connection
@@ -58,7 +58,8 @@ def main() -> None:
 
 async def _measure(chosen: argparse.Namespace) -> dict[str, Any]:
     console = Console(stderr=True)
-    with private_redis() as redis, relay_process(redis.url, ENVIRONMENT, "--env", OTHER, "--lagging-timeout", "5") as (relay, port):
+    more = ("--env", OTHER, "--lagging-timeout", "5")
+    with private_redis() as redis, relay_process(redis.url, ENVIRONMENT, *more) as (relay, port):
         async with open_store(RedisAddress(redis.url)) as store:
             request, others = [await _environment(store, name, chosen.flags) for name in (ENVIRONMENT, OTHER)]
         await ready(port)
@@ -76,10 +77,10 @@ async def _measure(chosen: argparse.Namespace) -> dict[str, Any]:
                 phases["quiet"].append(_propagation(watcher, writer, lambda: time.sleep(3)))
                 with _process(_herd, bare_port, others, chosen.herd) as control:
                     phases["control"].append(_propagation(watcher, writer, lambda: _started(control)))
-                time.sleep(1)
+                await asyncio.sleep(1)
                 with _process(_herd, port, others, chosen.herd) as herd:
                     phases["herd"].append(_propagation(watcher, writer, lambda: herds.append(_started(herd))))
-                time.sleep(2)
+                await asyncio.sleep(2)
                 p99 = {name: _quantile(rounds[-1], 0.99) for name, rounds in phases.items()}
                 console.log(f"round {round_}: p99 {p99}, herd {herds[-1]}")
             memory = await _never_readers(relay.pid, port, request, redis.url, chosen.stalled)
@@ -87,8 +88,9 @@ async def _measure(chosen: argparse.Namespace) -> dict[str, Any]:
         name: {f"p{q * 100:g}": _median([_quantile(each, q) for each in rounds]) for q in (0.5, 0.99, 1.0)}
         for name, rounds in phases.items()
     }
-    ratios = [_quantile(h, 0.99) / _quantile(q, 0.99) for h, q in zip(phases["herd"], phases["quiet"], strict=True)]
-    controls = [_quantile(c, 0.99) / _quantile(q, 0.99) for c, q in zip(phases["control"], phases["quiet"], strict=True)]
+    p99s = {name: [_quantile(each, 0.99) for each in rounds] for name, rounds in phases.items()}
+    ratios = [herd / quiet for herd, quiet in zip(p99s["herd"], p99s["quiet"], strict=True)]
+    controls = [control / quiet for control, quiet in zip(p99s["control"], p99s["quiet"], strict=True)]
     return {
         "streams": chosen.streams,
         "herd": chosen.herd,
@@ -110,7 +112,7 @@ async def _environment(store: Store, name: str, count: int) -> bytes:
     return f"GET /v1/stream HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer {secret}\r\n\r\n".encode()
 
 
-def _propagation(watcher: Connection, writer: Connection, meanwhile: Any) -> Latencies:
+def _propagation(watcher: Connection, writer: Connection, meanwhile: Callable[[], object]) -> Latencies:
     """How long each change took to each stream, in milliseconds, while something goes on."""
     watcher.send("begin")
     writer.send("begin")
@@ -301,7 +303,7 @@ def _flag(number: int) -> dict[str, Any]:
 
 
 @contextmanager
-def _process(target: Any, *arguments: Any) -> Iterator[Connection]:
+def _process(target: Callable[..., None], *arguments: object) -> Iterator[Connection]:
     ours, theirs = Pipe()
     process = Process(target=target, args=(theirs, *arguments), daemon=True)
     process.start()

@@ -121,7 +121,7 @@ async def test_damaged_and_foreign_files_are_set_aside_and_never_fatal(damage: b
 async def test_a_state_directory_that_cannot_be_written_stops_nothing_and_is_told(tmp_path: Path) -> None:
     in_the_way = tmp_path / "in-the-way"
     in_the_way.write_text("a file where the directory should be")
-    async with broken_world(tmp_path, relays=1, **{"state-dir": str(in_the_way)}) as world:
+    async with broken_world(tmp_path, relays=1, settings={"state-dir": str(in_the_way)}) as world:
         async with world.writing():
             await world.pause()
         await world.settled()

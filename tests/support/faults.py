@@ -100,7 +100,7 @@ class Redis:
 class RelayProcess:
     """A relay in a process of its own, and the proxies on either side of it."""
 
-    def __init__(self, folder: Path, to_redis: Proxy, to_sdks: Proxy, **settings: str) -> None:
+    def __init__(self, folder: Path, to_redis: Proxy, to_sdks: Proxy, settings: Mapping[str, str]) -> None:
         self.folder = folder
         self.to_redis = to_redis
         self.to_sdks = to_sdks
@@ -344,7 +344,7 @@ class World:
 
 @contextlib.asynccontextmanager
 async def broken_world(
-    folder: Path, *, relays: int = 2, sdks: int = 2, redis_port: int = 0, **settings: str
+    folder: Path, *, relays: int = 2, sdks: int = 2, redis_port: int = 0, settings: Mapping[str, str] | None = None
 ) -> AsyncIterator[World]:
     """A world with everything running, and every SDK current.
 
@@ -364,7 +364,7 @@ async def broken_world(
             place.mkdir()
             to_redis = await stack.enter_async_context(Proxy(redis.backend))
             to_sdks = await stack.enter_async_context(Proxy("127.0.0.1:1"))
-            process = RelayProcess(place, to_redis, to_sdks, **settings)
+            process = RelayProcess(place, to_redis, to_sdks, settings or {})
             stack.callback(process.close)
             processes.append(process)
         seed = 1 if "CI" in os.environ else random.randrange(10**6)

@@ -4,7 +4,6 @@ from hypothesis import strategies as st
 
 from flagrelay.wire.event_id import format_event_id, parse_event_id
 
-
 HEX = "0123456789abcdef"
 
 

@@ -1,0 +1,98 @@
+"""Telling relays directly: `kill --relay`, `revive --relay`, `kills`, `status`."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flagrelay.cli.private_redis import PrivateRedis
+from support.cli import FLAG, Cli
+
+
+@pytest.fixture
+def relay(production: Cli, redis_server: PrivateRedis, tmp_path: Path) -> Iterator[str]:
+    """A relay in a process of its own, and its URL."""
+    production.ok("flags", "put", "flag", stdin=json.dumps(FLAG))
+    production.environment["FLAGRELAY_ADMIN_KEY"] = production.json("keys", "create", "--kind", "admin", "--name", "a")[
+        "key"
+    ]
+    words = ("serve", "--port", "0", "--state-dir", str(tmp_path / "state"), "--log-level", "error")
+    with production.process(*words, FLAGRELAY_REDIS_URL=redis_server.url) as process:
+        assert process.stdout
+        url = process.stdout.readline().split()[-1]
+        for _ in range(200):
+            if production.run("status", "--relay", url).status == 0:
+                break
+        yield url
+
+
+def test_a_relay_is_told_directly_and_says_what_came_of_it(production: Cli, relay: str) -> None:
+    outcome = production.run("kill", "flag", "--relay", relay, "--to", "on", "--reason", "errors")
+    assert outcome.status == 0, outcome
+    header, line = outcome.out.splitlines()
+    assert header.split("\t") == ["relay", "environment", "revision", "streams", "source", "kept on disk"]
+    url, environment, revision, *rest = line.split("\t")
+    assert (url, environment, rest) == (relay, "production", ["0", "live", "yes"])
+    assert revision in ("1", "2"), "Redis is there, and may have it already"
+    assert outcome.err == 'flag "flag" is killed on 1 of 1 relays\n'
+    killed = None
+    for _ in range(200):  # Redis is there, so it is written at once
+        [entry] = production.json("flags", "list")
+        killed = entry["killed"]
+        if killed:
+            break
+    assert killed
+    assert killed["to"] == "on"
+
+
+def test_kills_are_listed_and_withdrawn(production: Cli, relay: str) -> None:
+    assert production.run("kills", "--relay", relay).err == "no relay holds a kill by itself\n"
+    assert production.json("kills", "--relay", relay)[relay]["kills"] == []
+    error = production.run("revive", "flag", "--relay", relay)
+    assert error.status == 1
+    assert "holds no kill of flag" in error.err
+
+
+def test_relays_that_cannot_be_reached_are_named_and_the_others_told(production: Cli, relay: str) -> None:
+    away = "http://127.0.0.1:1"
+    outcome = production.run("kill", "flag", "--relay", relay, "--relay", away, "--reason", "errors")
+    assert outcome.status == 1
+    assert outcome.out.splitlines()[2].split("\t")[:2] == [away, "failed"]
+    assert "is killed on 1 of 2 relays" in outcome.err
+    assert f"{away} cannot be reached" in outcome.err
+    scripted = production.run("kill", "flag", "--relay", f"{relay} {away}", "--reason", "errors", "--json")
+    assert scripted.status == 1
+    answers = json.loads(scripted.out)
+    assert answers[relay]["flag"] == "flag"
+    assert "cannot be reached" in answers[away]["error"]
+
+
+def test_status_is_a_table_and_json(production: Cli, relay: str) -> None:
+    header, line = production.ok("status", "--relay", relay).splitlines()
+    row = dict(zip(header.split("\t"), line.split("\t"), strict=True))
+    assert (row["environment"], row["revision"], row["source"], row["streams"]) == ("production", "1", "live", "0")
+    status = production.json("status", "--relay", relay)[relay]
+    assert status["environments"]["production"]["revision"] == 1
+    away = production.run("status", "--relay", relay, "--relay", "http://127.0.0.1:1")
+    assert away.status == 1
+    assert "production" in away.out
+    assert "http://127.0.0.1:1 cannot be reached" in away.err
+
+
+def test_what_is_missing_is_asked_for(production: Cli) -> None:
+    keyless = Cli({**production.environment, "FLAGRELAY_ADMIN_KEY": ""})
+    assert "takes an access key of kind admin" in keyless.misused("kill", "f", "--relay", "http://r", "--reason", "x")
+    assert "is no URL of a relay" in production.misused("kill", "f", "--relay", "relay-1:8080", "--reason", "x")
+    assert "Missing option '--relay'" in production.misused("kills")
+    homeless = Cli({k: v for k, v in production.environment.items() if k != "FLAGRELAY_ENV"})
+    assert "Missing option '--env'" in homeless.misused("kill", "f", "--reason", "x")
+    assert "Missing option '--env'" in homeless.misused("revive", "f")
+
+
+def test_a_write_that_too_few_replicas_have_says_so(production: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flagrelay.store.replicas.PATIENCE", 0.05)
+    outcome = production.run("flags", "put", "flag", "--replicas", "1", stdin=json.dumps(FLAG))
+    assert outcome.status == 1
+    assert "written, but only 0 of 1 replicas had it" in outcome.err
+    assert production.json("env", "list")[0]["revision"] == 1
