@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from flagrelay.store.access_keys import revoke_access_key
+from support.fakes import definition
 from support.relays import ENVIRONMENT, World, running_relay, wired_relay
 from support.sources import until
 from support.streams import Replica, ask, stream
@@ -29,7 +30,12 @@ async def test_flags_and_keys_are_served_from_disk_and_revoked_ones_are_not(worl
     for discovers in (False, True):
         secret, old, event_id = await kept(world, folder, discovers=discovers)
         environments: dict[str, Any] = {"env": ()} if discovers else {}
-        settings: dict[str, Any] = {"state_dir": str(folder), **KEEPING, **environments, "redis_url": "unix:///nowhere/redis.sock"}
+        settings: dict[str, Any] = {
+            "state_dir": str(folder),
+            **KEEPING,
+            **environments,
+            "redis_url": "unix:///nowhere/redis.sock",
+        }
         async with running_relay("handover", world, ready=False, **settings) as relay:
             await until(
                 lambda relay=relay: ENVIRONMENT in relay.context.relay.pipelines and relay.pipeline.hub.loaded,  # type: ignore[misc]  # bound on purpose
@@ -73,3 +79,22 @@ async def test_what_is_served_from_disk_goes_on_as_changes_once_redis_is_back(wo
             assert replica.patches == 1, "not everything anew"
         await until(lambda: relay.pipeline.live, "Redis is back")
         assert not relay.pipeline.restored
+
+
+async def test_a_relay_that_was_restarted_gives_clients_only_what_they_lack(world: World) -> None:
+    async with running_relay("handover", world) as relay:
+        secret = await relay.secret()
+        seen = await world.event_id()
+    await world.tick(5)
+    await world.tick(6)
+    async with running_relay("handover", world) as relay:
+        async with stream(relay.port, secret, seen) as opened:
+            assert opened.resume == "delta"
+            replica = Replica(event_id=seen)
+            await replica.follow(opened, 5)
+            assert (replica.patches, replica.flags["flag"]) == (2, definition(6))
+        status = (await ask(relay.port, "/statusz")).json["environments"][ENVIRONMENT]
+        assert status["last_change"]["revision"] == 5
+    async with running_relay("handover", world, changes_held=1) as relay:
+        async with stream(relay.port, secret, seen) as opened:
+            assert opened.resume == "full", "as far as changes are held"

@@ -5,7 +5,7 @@ import pytest
 from flagrelay.errors import ChangelogTrimmed, StoreCorrupt
 from flagrelay.flags.snapshot import Snapshot
 from flagrelay.store import changelog
-from flagrelay.store.changelog import read_changes
+from flagrelay.store.changelog import read_changes, read_recent_changes
 from flagrelay.store.connection import Store
 from flagrelay.store.reading import read_snapshot
 from support.stores import ENVIRONMENT, folded, put
@@ -99,3 +99,33 @@ async def test_the_changelog_is_trimmed_by_those_who_write(store: Store, empty: 
     await put(store, "a")
     assert 10_000 <= await store.client.xlen(changes) < 10_500
     assert await revisions(store, 12_000) == [12_001]
+
+
+@pytest.mark.parametrize("most", [0, 1, 4, 7, 100])
+async def test_the_last_changes_are_those_that_led_to_a_position(
+    store: Store, empty: Snapshot, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr(changelog, "RECENT_PAGE", 3)
+    await write(store, 7)
+    for revision in (7, 4):
+        position = (await read_changes(store, ENVIRONMENT, revision - 1))[0].position
+        recent = await read_recent_changes(store, ENVIRONMENT, position, most=most, most_bytes=1_000_000)
+        assert [change.revision for change in recent] == list(range(1, revision + 1))[-most:] * bool(most)
+
+
+async def test_the_last_changes_end_where_they_do_not_fit_together(store: Store, empty: Snapshot) -> None:
+    await write(store, 6)
+    position = (await read_snapshot(store, ENVIRONMENT)).position
+
+    async def recent(most_bytes: int = 1_000_000) -> list[int]:
+        changes = await read_recent_changes(store, ENVIRONMENT, position, most=10, most_bytes=most_bytes)
+        return [change.revision for change in changes]
+
+    assert await recent() == [1, 2, 3, 4, 5, 6]
+    assert 0 < len(await recent(most_bytes=900)) < 6
+    await store.client.xdel(store.keys.changes(ENVIRONMENT), "3-0")
+    assert await recent() == [4, 5, 6]
+    await store.client.xtrim(store.keys.changes(ENVIRONMENT), maxlen=2)
+    assert await recent() == [5, 6]
+    position = position._replace(nonce="another")
+    assert await recent() == []

@@ -1,6 +1,6 @@
 """What streams of evaluated values are fed with: what every flag says for a context, and what changed of it."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from flagrelay.flags.change import Change
@@ -93,8 +93,8 @@ class EvaluationsFeed:
                 self._views.pop(view.identity, None)
                 self._puts.pop(view, None)
 
-    def restart(self, snapshot: Snapshot) -> None:
-        """Another history."""
+    def restart(self, snapshot: Snapshot, past: Sequence[Change]) -> None:  # noqa: ARG002 - a feed's signature
+        """Another history. What flags said before its changes is not known."""
         self._renew(snapshot)
         self._held.reset(event_id_of(snapshot))
 

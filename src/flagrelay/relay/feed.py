@@ -1,13 +1,13 @@
 """What the streams of a hub are fed with: the definitions, as they are."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from flagrelay.flags.change import Change
 from flagrelay.flags.snapshot import Snapshot
 from flagrelay.relay.held import Held
 from flagrelay.relay.subscriber import Subscriber
-from flagrelay.wire.event_id import event_id_of
+from flagrelay.wire.event_id import event_id_of, format_event_id
 from flagrelay.wire.frame import Frame, goodbye_frame, patch_frame, put_frame
 
 TAILS_BYTES = 16 * 1024 * 1024
@@ -29,8 +29,8 @@ class Feed(Protocol):
     def find(self, event_id: str) -> int | None:
         """The position of who has that event, where one can catch up from it."""
 
-    def restart(self, snapshot: Snapshot) -> None:
-        """Another history: nobody can catch up by what changed."""
+    def restart(self, snapshot: Snapshot, past: Sequence[Change]) -> None:
+        """Another history, of which the last changes are known, or none: who has another cannot catch up."""
 
     def publish(self, change: Change, snapshot: Snapshot) -> None:
         """One change later: a new head."""
@@ -76,10 +76,17 @@ class DefinitionsFeed:
         """The position of who has that event, where the changes after it are held."""
         return self._held.find(event_id)
 
-    def restart(self, snapshot: Snapshot) -> None:
-        """Another history."""
+    def restart(self, snapshot: Snapshot, past: Sequence[Change]) -> None:
+        """Another history: who has one of its last states can catch up."""
         self._renew(snapshot)
-        self._held.reset(event_id_of(snapshot))
+        if not past or snapshot.mark:  # what a relay shows with kills of its own was never so before
+            self._held.reset(event_id_of(snapshot))
+            return
+        self._held.reset(format_event_id(past[0].epoch, past[0].revision - 1))
+        for change in past:
+            event_id = format_event_id(change.epoch, change.revision)
+            frame = patch_frame(change, event_id)
+            self._held.append(frame, len(frame.chunked), event_id)
 
     def publish(self, change: Change, snapshot: Snapshot) -> None:
         """One change later: encoded here, once."""

@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from itertools import islice
 
@@ -78,11 +78,11 @@ class Hub:
 
     # -- news -----------------------------------------------------------------------------------------
 
-    def load(self, snapshot: Snapshot) -> None:
+    def load(self, snapshot: Snapshot, past: Sequence[Change] = ()) -> None:
         """Another history, or the first: everybody gets everything."""
         for subscriber in self.subscribers:
             subscriber.position = min(subscriber.position, self.feed.head)
-        self.feed.restart(snapshot)
+        self.feed.restart(snapshot, past)
         self._pump.wake(within=self._spread)
 
     def publish(self, change: Change, snapshot: Snapshot) -> None:

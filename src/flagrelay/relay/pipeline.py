@@ -98,6 +98,7 @@ class Pipeline:
             on_state=self._tell,
             verify_interval=options.verify_interval,
             backoff=Backoff(options.backoff_min, options.backoff_max),
+            past=(options.changes_held, options.changes_held_bytes),
             stats=self.stats,
         )
         definitions = DefinitionsFeed(Held(options.changes_held, options.changes_held_bytes), self._heartbeat)
@@ -131,7 +132,7 @@ class Pipeline:
         self._reconcile = asyncio.Event()
         self._store = store
         self._options = options
-        self._told = (SourceState.CONNECTING, self.source.reason)
+        self._told = self.source.reason
 
     def change(self, change: Change, snapshot: Snapshot) -> None:
         """The next change, in order: encoded once, the same bytes to every stream."""
@@ -143,8 +144,11 @@ class Pipeline:
     def load(self, snapshot: Snapshot) -> None:
         """A history begins: every stream gets everything."""
         snapshot = self.local_kills.begin(snapshot)
+        past = self.source.past
+        if past:
+            self.stats.last_change = past[-1].revision, past[-1].at
         for hub in self.hubs.values():
-            hub.load(snapshot)
+            hub.load(snapshot, past)
         self._note()
 
     @property
@@ -338,7 +342,7 @@ class Pipeline:
             self._reconcile.set()
             self._note()
         # How a connection fails differs from try to try; that there is none is the news.
-        told, self._told = self._told, (state, reason.partition(": ")[0])
+        told, self._told = self._told, reason.partition(": ")[0]
         if told == self._told:
             return
         quiet = state in (SourceState.LIVE, SourceState.LOADING)

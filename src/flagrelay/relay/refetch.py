@@ -1,5 +1,7 @@
 """What OFREP's event streams are fed with: that there is something to fetch."""
 
+from collections.abc import Sequence
+
 from flagrelay.flags.change import Change
 from flagrelay.flags.snapshot import Snapshot
 from flagrelay.relay.subscriber import Subscriber
@@ -24,7 +26,7 @@ class RefetchFeed:
         """Nobody catches up by what changed: the newest event says it all."""
         return self.head if self.snapshot and event_id == event_id_of(self.snapshot) else None
 
-    def restart(self, snapshot: Snapshot) -> None:
+    def restart(self, snapshot: Snapshot, past: Sequence[Change]) -> None:  # noqa: ARG002 - a feed's signature
         """Another history."""
         self._renew(snapshot)
 

@@ -17,7 +17,7 @@ from flagrelay.relay.channel import Listener, listen
 from flagrelay.relay.follow import Repair, Step, compare, judge
 from flagrelay.relay.states import SourceEvent, SourceState, transition
 from flagrelay.relay.stats import Stats
-from flagrelay.store.changelog import read_changes
+from flagrelay.store.changelog import read_changes, read_recent_changes
 from flagrelay.store.connection import Store
 from flagrelay.store.reading import read_clock, read_position, read_snapshot
 from flagrelay.store.subscription import subscribe
@@ -48,6 +48,7 @@ class Source:
         on_state: told of each move to another state, with a reason for people.
         verify_interval: seconds between comparisons with Redis; a lost last message shows nowhere else.
         backoff: how long to wait between tries to connect.
+        past: how many changes, and bytes of them, to read beside the first snapshot, for who has an older one.
         stats: where to count.
     """
 
@@ -61,6 +62,7 @@ class Source:
         on_state: Callable[[SourceState, str], None] = lambda _state, _reason: None,
         verify_interval: float = 3.0,
         backoff: Backoff | None = None,
+        past: tuple[int, int] = (0, 0),
         stats: Stats | None = None,
     ) -> None:
         self.environment = environment
@@ -68,6 +70,8 @@ class Source:
         self.reason = "not connected to Redis yet"
         self.snapshot: Snapshot | None = None
         self.confirmed_at = 0.0
+        self.past: list[Change] = []
+        """The changes that led to the snapshot, where it was read as a whole; as many as were asked for."""
         self.stats = stats or Stats()
         self._store = store
         self._on_load = on_load
@@ -76,6 +80,7 @@ class Source:
         self._verify_interval = verify_interval
         self._backoff = backoff or Backoff(0.05, 5.0)
         self._clock_samples: deque[tuple[float, float]] = deque(maxlen=8)
+        self._past = past
         self._standing = False
         self._left: set[str] = set()
         self._remembered: Position | None = None
@@ -197,6 +202,10 @@ class Source:
             snapshot = await self._start_history(mine, snapshot.position)
         self.stats.reloads[why] += 1
         if self.snapshot is None or snapshot.position != self.snapshot.position:
+            most, most_bytes = (0, 0) if self.snapshot else self._past
+            self.past = await read_recent_changes(
+                self._store, self.environment, snapshot.position, most=most, most_bytes=most_bytes
+            )
             self.snapshot = snapshot
             self._confirm()  # before anybody asks how old it is
             self._on_load(snapshot)
