@@ -121,7 +121,9 @@ async def test_a_changelog_trimmed_during_an_outage(tmp_path: Path) -> None:
             async with world.writing(3):
                 await world.pause(0.2, 0.4)
             async with world.store() as store:
-                await store.client.xtrim(store.keys.changes(ENVIRONMENT), maxlen=world.rng.randint(0, 3))
+                await store.client.xtrim(
+                    store.keys.changes(ENVIRONMENT), maxlen=world.rng.randint(0, 3), approximate=False
+                )
             await world.settled()
 
 

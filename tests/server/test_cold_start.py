@@ -95,6 +95,8 @@ async def test_a_relay_that_was_restarted_gives_clients_only_what_they_lack(worl
             assert (replica.patches, replica.flags["flag"]) == (2, definition(6))
         status = (await ask(relay.port, "/statusz")).json["environments"][ENVIRONMENT]
         assert status["last_change"]["revision"] == 5
-    async with running_relay("handover", world, changes_held=1) as relay:
-        async with stream(relay.port, secret, seen) as opened:
-            assert opened.resume == "full", "as far as changes are held"
+    async with (
+        running_relay("handover", world, changes_held=1) as relay,
+        stream(relay.port, secret, seen) as opened,
+    ):
+        assert opened.resume == "full", "as far as changes are held"

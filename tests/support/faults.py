@@ -126,7 +126,8 @@ class RelayProcess:
 
     async def start(self, **settings: str) -> None:
         """Start it, and lead the SDKs to it."""
-        given = {**self.settings, "redis-url": f"redis://127.0.0.1:{self.to_redis.port}/0", "port": "0", **settings}
+        redis_url = f"redis://127.0.0.1:{self.to_redis.port}/0"
+        given = {"redis-url": redis_url, "port": "0", **self.settings, **settings}
         words = [word for name, value in given.items() for word in (f"--{name}", value)]
         command = [sys.executable, "-m", "flagrelay", "serve", *words]
         clean = {name: value for name, value in os.environ.items() if not name.startswith("FLAGRELAY_")}
@@ -178,10 +179,17 @@ class Sdk:
         self.covered: dict[str, set[int]] = {}
         """By epoch, the revisions that have reached it, alone or within a put."""
         self.states: list[ClientState] = []
+        self.ready_at: list[float] = []
+        """When it became READY, each time, in the event loop's time."""
         self.puts = 0
         self._last: EventId | None = None
-        self.client = Client(url, key, silence=1.5, retry=0.05, on_event=self._note, on_state=self.states.append)
+        self.client = Client(url, key, silence=1.5, retry=0.05, on_event=self._note, on_state=self._moved)
         self._task = asyncio.create_task(self.client.run())
+
+    def _moved(self, state: ClientState) -> None:
+        self.states.append(state)
+        if state is ClientState.READY:
+            self.ready_at.append(asyncio.get_running_loop().time())
 
     def _note(self, event: Event) -> None:
         if event.type not in ("put", "patch"):
