@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import perf_counter, time
 from typing import NoReturn
 
@@ -196,19 +196,20 @@ class Source:
     async def _load(self, why: str) -> None:
         snapshot = await read_snapshot(self._store, self.environment, self.snapshot)
         mine = self.snapshot.position if self.snapshot else self._remembered
-        if mine and (why == "fork" or mine.epoch != snapshot.position.epoch or _fell_back(mine, snapshot.position)):
+        past = [] if self.snapshot else await self._read_past(snapshot.position)
+        if mine and (why == "fork" or _parted(mine, snapshot.position, past)):
             self._left.add(mine.epoch)
         if snapshot.position.epoch in self._left:
-            snapshot = await self._start_history(mine, snapshot.position)
+            snapshot, past = await self._start_history(mine, snapshot.position), []
         self.stats.reloads[why] += 1
         if self.snapshot is None or snapshot.position != self.snapshot.position:
-            most, most_bytes = (0, 0) if self.snapshot else self._past
-            self.past = await read_recent_changes(
-                self._store, self.environment, snapshot.position, most=most, most_bytes=most_bytes
-            )
-            self.snapshot = snapshot
+            self.snapshot, self.past = snapshot, past
             self._confirm()  # before anybody asks how old it is
             self._on_load(snapshot)
+
+    async def _read_past(self, position: Position) -> list[Change]:
+        most, most_bytes = self._past
+        return await read_recent_changes(self._store, self.environment, position, most=most, most_bytes=most_bytes)
 
     async def _start_history(self, mine: Position | None, found: Position) -> Snapshot:
         """Redis went back to an older state of an epoch: give what it has now an epoch of its own.
@@ -260,5 +261,8 @@ class Source:
             self._on_state(state, reason)
 
 
-def _fell_back(mine: Position, theirs: Position) -> bool:
-    return theirs.epoch == mine.epoch and theirs != mine and theirs.revision <= mine.revision
+def _parted(mine: Position, theirs: Position, past: Sequence[Change]) -> bool:
+    """Whether Redis's history is not the one that we stood in, as far as can be told from its last changes."""
+    if mine.epoch != theirs.epoch or (theirs != mine and theirs.revision <= mine.revision):
+        return True
+    return any(change.revision == mine.revision + 1 and change.previous != mine.nonce for change in past)
