@@ -122,7 +122,11 @@ def test_any_text_in_any_variable_is_a_setting_or_an_error_that_names_the_variab
 
 
 def test_documents_name_no_variable_that_is_none() -> None:
-    known = {setting.variable for setting in TABLE.values()} | {"FLAGRELAY_ACTOR", "FLAGRELAY_ADMIN_KEY", "FLAGRELAY_FAULT_RUNS"}
+    known = {setting.variable for setting in TABLE.values()} | {
+        "FLAGRELAY_ACTOR",
+        "FLAGRELAY_ADMIN_KEY",
+        "FLAGRELAY_FAULT_RUNS",
+    }
     files = [ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/*")]
     for file in files:
         named = set(re.findall(r"FLAGRELAY_[A-Z_]*[A-Z]", file.read_text(encoding="utf-8")))

@@ -84,6 +84,6 @@ def refuse_body(request: Request) -> None:
     Raises:
         Refusal: 400; a stream could not be told apart from the rest of such a request.
     """
-    length = request.headers.get("content-length", "0").strip()
-    if length not in ("", "0") or "transfer-encoding" in request.headers:
+    length = request.headers.get("content-length", "").strip().strip("0")
+    if length or "transfer-encoding" in request.headers:
         raise Refusal(400, "INVALID_REQUEST", f"{request.method} {request.url.path} takes no body")

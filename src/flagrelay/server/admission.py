@@ -1,7 +1,8 @@
-"""Requests for streams, one portion after another, and no more at once than may wait."""
+"""In front of everything: paths that are none, and requests for streams, no more at once than may wait."""
 
 import asyncio
 import random
+import re
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -9,6 +10,8 @@ from flagrelay.errors import Refusal
 from flagrelay.server.context import Context
 from flagrelay.server.pace import Turn
 from flagrelay.server.refusals import answer_of
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 RETRY_AFTER = (2, 10)
 """Bounds of the jittered `Retry-After` of a relay that has no room, in seconds."""
@@ -28,6 +31,10 @@ class Admission:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request for a stream in when its turn comes."""
+        if scope["type"] == "http" and _CONTROL.search(scope["path"]):  # `$` in a route would let one pass at the end
+            unknown = Refusal(404, "NOT_FOUND", f"{scope['method']} {scope['path']}: not found")
+            await answer_of(unknown)(scope, receive, send)
+            return
         if scope["type"] == "http" and scope["path"] in self._paths:
             context: Context = scope["app"].state.context
             turn = asyncio.Event()

@@ -2,10 +2,13 @@
 
 import asyncio
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from flagrelay.errors import Refusal
 from flagrelay.settings import Settings
+
+LONGEST_LENGTH = 18
+"""Digits of a length that are worth reading; what is longer shows by itself."""
 
 
 async def read_body(request: Request, settings: Settings) -> bytes:
@@ -17,7 +20,7 @@ async def read_body(request: Request, settings: Settings) -> bytes:
     """
     most = settings.max_body_bytes
     announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and int(announced) > most:
+    if announced.isdecimal() and len(announced) <= LONGEST_LENGTH and int(announced) > most:
         raise too_large("the body", int(announced), most)
     pieces, size = [], 0
     try:
@@ -27,6 +30,8 @@ async def read_body(request: Request, settings: Settings) -> bytes:
                 if size > most:
                     raise too_large("the body", size, most)
                 pieces.append(piece)
+    except ClientDisconnect:  # nobody will read this; it ends the request as any other refusal does
+        raise Refusal(400, "INVALID_REQUEST", "the client left before its body had come") from None
     except TimeoutError:
         details = f"the body did not come within {settings.body_timeout:g} s; {size} bytes of it did"
         raise Refusal(408, "REQUEST_TIMEOUT", details) from None

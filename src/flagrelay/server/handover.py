@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any
 
+import httptools
+from starlette.types import Receive, Scope, Send
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from flagrelay.server.pace import Pace, Turn
@@ -26,6 +28,9 @@ LINGER = 1.0
 
 HEAD_TIMEOUT = 10.0
 """Seconds that a request's head may take, from the connection's or its own beginning."""
+
+MOST_BEHIND = 4 * 1024 * 1024
+"""Bytes that may follow a request's head, framing and trailers included."""
 
 Header = tuple[bytes, bytes]
 
@@ -50,12 +55,16 @@ HandOver = Callable[[], HandedOver | None]
 
 
 class HandoverProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP protocol, with the hand-over extension and a limit on request heads.
+    """uvicorn's HTTP protocol, with the hand-over extension, and with less patience.
 
-    The limit is uvicorn's own setting `h11_max_incomplete_event_size`, which its httptools protocol ignores.
+    Heads have a limit (uvicorn's own setting `h11_max_incomplete_event_size`, which its httptools protocol ignores) and
+    a time; what is said in trailers is no header; an offer to upgrade is declined without losing what follows; and what
+    is refused has no effect and is answered once.
     """
 
     _read = 0
+    _behind = 0
+    _trailers = 0
     _in_head = True
     _refused = False
     _head_timer: asyncio.TimerHandle | None = None
@@ -69,10 +78,23 @@ class HandoverProtocol(HttpToolsProtocol):
         *,
         pace: Pace | None = None,
         head_timeout: float = HEAD_TIMEOUT,
+        most_behind: int = MOST_BEHIND,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        # uvicorn takes what follows a last request, and drops it; a stream must know that something does.
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=False)
+        self.app = self._unless_refused
         self._pace = pace
         self._head_timeout = head_timeout
+        self._most_behind = most_behind
+        self._unanswered: list[RequestResponseCycle] = []
+
+    async def _unless_refused(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, unless something that came with it was refused: then nothing of it may happen."""
+        if not self._refused:
+            await self.config.loaded_app(scope, receive, send)
+
+    # -- a connection's life ----------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """A connection: its head is due, and where many come at once it waits to be read until its turn."""
@@ -101,26 +123,45 @@ class HandoverProtocol(HttpToolsProtocol):
 
     def _head_overdue(self) -> None:
         self._head_timer = None
-        if self._read:
+        if self._in_head and self._read:
             self._refuse(408, "REQUEST_TIMEOUT", f"the request's head did not come within {self._head_timeout:g} s")
         else:
-            self.transport.close()
+            self._end()
+
+    # -- what comes -------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        """Parse; and count what has come of a head that is not complete yet."""
+        """Parse; and count what has come of a head that is not complete yet, or behind one."""
         if self._refused:
             return
         if not self._in_head:
             self._read = 0  # what came last was a body, or the end of a head
+            self._behind += len(data)
         self._read += len(data)
-        super().data_received(data)
-        self._watch_head()
+        self._unset_keepalive_if_required()
+        self._parse(data)
+        self._watch()
 
-    def _watch_head(self) -> None:
+    def _parse(self, data: bytes) -> None:
+        while data:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as offer:
+                data = data[offer.args[0] :]  # declined: what follows is HTTP as before
+            except httptools.HttpParserError:
+                self.send_400_response("this is no HTTP request")
+                return
+            else:
+                return
+
+    def _watch(self) -> None:
+        """What may not go on: a head too large, a body without end; and what must not take for ever."""
         if self._refused:
             return
         if self._in_head and self._read > self._limit:
             self._refuse_large_head()
+        elif not self._in_head and self._behind > self._most_behind:
+            self._refuse(413, "TOO_LARGE", f"more than {self._most_behind} bytes follow the request's head")
         elif self._in_head or self.cycle.response_complete:
             self._expect_head()  # of whatever begins with what came, be it an empty line
 
@@ -128,22 +169,49 @@ class HandoverProtocol(HttpToolsProtocol):
         """A request begins: offer the hand-over."""
         super().on_message_begin()
         self._in_head = True
+        self._behind = self._trailers = 0
         self._expect_head()
         self.scope["extensions"] = {EXTENSION: self.hand_over}  # type: ignore[dict-item]  # ours is a function
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header; a trailer is none, and whoever checks headers has done so before it comes."""
+        if self._in_head:
+            super().on_header(name, value)
+            return
+        self._trailers += len(name) + len(value) + 4
+        if self._trailers > self._limit:
+            raise ValueError("trailers too large")  # the parser turns it into its own error
+
     def on_headers_complete(self) -> None:
-        """The head is complete: refuse it where it is too large, whatever piece it came in."""
+        """The head is complete: refuse it where it is too large, whatever piece it came in, or for no one host."""
         self._in_head = False
         self._forget_head()
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        hosts = sum(name == b"host" for name, _ in self.headers)
         if size > self._limit:
             self._refuse_large_head()
-            raise ValueError("request head too large")  # the parser turns it into its own error
+        elif hosts > 1 or (not hosts and self.parser.get_http_version() == "1.1"):
+            self._refuse(400, "INVALID_REQUEST", "a request has one Host header")
+        elif self.parser.should_upgrade() and self._announces_body():
+            # The parser takes no body behind an offer to upgrade: it would be the next request.
+            self._refuse(400, "INVALID_REQUEST", "a request that offers to upgrade has no body here")
+        if self._refused:
+            raise ValueError("refused")  # the parser turns it into its own error
         super().on_headers_complete()
+        self._unanswered = [cycle for cycle in self._unanswered if not cycle.response_complete]
+        self._unanswered.append(self.cycle)
+
+    def _announces_body(self) -> bool:
+        return any(
+            name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0 \t"))
+            for name, value in self.headers
+        )
 
     @property
     def _limit(self) -> int:
         return self.config.h11_max_incomplete_event_size or 65536
+
+    # -- refusing ---------------------------------------------------------------------------------------------
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no request, as JSON like every other error, and close."""
@@ -154,37 +222,50 @@ class HandoverProtocol(HttpToolsProtocol):
         self._refuse(431, "HEAD_TOO_LARGE", f"the request's head is larger than {self._limit} bytes")
 
     def _refuse(self, status: int, code: str, details: str) -> None:
-        """Answer, and close.
+        """Answer what cannot be answered otherwise, and close. Requests that still wait are not answered, nor done."""
+        waiting = [cycle for cycle in self._unanswered if not cycle.response_complete]
+        # One answer to each request: none in the middle of another, and none to one that has been answered.
+        answered = not self._in_head and not waiting and bool(self._unanswered)
+        if not answered and not any(cycle.response_started for cycle in waiting):
+            body = error_body(code, details)
+            self.transport.write(
+                b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
+                % (status, HTTPStatus(status).phrase.encode(), len(body), body)
+            )
+        for cycle in waiting:
+            cycle.disconnected = True
+            cycle.message_event.set()
+        self._end()
+
+    def _end(self) -> None:
+        """End the connection from our side.
 
         A socket that is closed with bytes unread resets its connection, and the client loses the answer that it
         has not read: only our side ends at once, and what still comes is taken and dropped for a moment.
         """
-        self._forget_head()
-        body = error_body(code, details)
-        self.transport.write(
-            b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
-            % (status, HTTPStatus(status).phrase.encode(), len(body), body)
-        )
         self._refused = True
-        if self.cycle is not None:
-            self.cycle.disconnected = True  # a request before it, still under way, has nobody to answer
-            self.cycle.message_event.set()
+        self._forget_head()
+        if self.transport.is_closing():
+            return
         if self.transport.can_write_eof():  # TLS has no such thing
             self.transport.write_eof()
         self.loop.call_later(LINGER, self.transport.close)
 
+    # -- handing over -----------------------------------------------------------------------------------------
+
     def hand_over(self) -> HandedOver | None:
-        """Take the connection. None where something else is on it: a body, a pipelined request, its end."""
+        """Take the connection. None where something else is on it: a body, what may be a request, its end."""
         cycle = self.cycle
-        busy = self._refused or self.pipeline or cycle.more_body or cycle.response_started
+        busy = self._refused or self._in_head or self.pipeline or cycle.more_body or cycle.response_started
         if busy or self.transport.is_closing():
             return None
         cycle.response_started = cycle.response_complete = True
         self.connections.discard(self)
         self._unset_keepalive_if_required()
+        self._forget_head()
         self.server_state.total_requests += 1
         handed = HandedOver(self.transport, self.server_state.default_headers)
         # The parser holds this protocol, and the scope does through the extension: let go of both.
-        for name in ("parser", "scope", "headers", "cycle", "flow", "transport"):
+        for name in ("parser", "scope", "headers", "cycle", "flow", "transport", "app", "_unanswered", "_pace"):
             setattr(self, name, None)
         return handed

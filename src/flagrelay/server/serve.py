@@ -98,7 +98,9 @@ class RelayServer(uvicorn.Server):
         self._settings = settings
         self._hurried = asyncio.Event()
         pace = Pace(CONNECTIONS_PER_TURN, sys.maxsize)
-        protocol = partial(HandoverProtocol, pace=pace, head_timeout=settings.head_timeout)
+        protocol = partial(
+            HandoverProtocol, pace=pace, head_timeout=settings.head_timeout, most_behind=8 * settings.max_body_bytes
+        )
         self._app = create_app(settings, on_crash=self._crash)
         self._certificate = Certificate(Path(settings.tls_cert), Path(settings.tls_key)) if settings.tls_cert else None
         self._following: asyncio.Task[None] | None = None
