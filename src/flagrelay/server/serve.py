@@ -23,7 +23,7 @@ from flagrelay.server.pace import Pace
 from flagrelay.server.tls import Certificate
 from flagrelay.settings import Settings
 
-BACKLOG = 1024
+BACKLOG = 4096
 """Connections that the kernel accepts for us before we take them; all are taken in one turn of the event loop."""
 
 CONNECTIONS_PER_TURN = 32
