@@ -186,8 +186,9 @@ async def patient(world: World, caplog: pytest.LogCaptureFixture) -> AsyncIterat
 
 
 async def test_a_request_behind_an_offer_to_upgrade_is_not_lost(patient: Target) -> None:
-    first, second = LIVEZ + UPGRADE + END, LIVEZ + END
-    cases = [(first + second[:size], second[size:]) for size in (0, 1, 20, len(second))]
+    firsts = (LIVEZ + UPGRADE + END, with_body(EVALUATE + UPGRADE), chunks(EVALUATE + UPGRADE, b"{}"))
+    second = LIVEZ + END
+    cases = [(first + second[:size], second[size:]) for first in firsts for size in (0, 1, 20, len(second))]
     heard = await asyncio.gather(*(patient.hear(*case, gap=0.05) for case in cases))
     assert [outcome(answers) for answers in heard] == [(200, 200)] * len(cases)
 
@@ -198,7 +199,7 @@ async def test_bytes_behind_an_offer_to_upgrade_keep_their_place(patient: Target
     assert (first.status, second.status) == (200, 405), "the rest of a header was taken for a request"
 
 
-async def test_a_body_with_an_offer_to_upgrade_is_refused_and_never_a_request(patient: Target) -> None:
+async def test_a_body_with_an_offer_to_upgrade_stays_a_body(patient: Target) -> None:
     cases = []
     for whole in (with_body(EVALUATE + UPGRADE, SMUGGLED), chunks(EVALUATE + UPGRADE, SMUGGLED)):
         head = whole.index(b"\r\n\r\n") + 4
@@ -206,7 +207,7 @@ async def test_a_body_with_an_offer_to_upgrade_is_refused_and_never_a_request(pa
     heard = await asyncio.gather(*(patient.hear(*case, gap=0.05) for case in cases))
     for case, answers in zip(cases, heard, strict=True):
         assert outcome(answers) == (400,), case
-        assert answers[0].json["errorCode"] == "INVALID_REQUEST", case
+        assert answers[0].json["errorCode"] == "PARSE_ERROR", case
 
 
 # -- a hand-over leaves nothing half-parsed behind ------------------------------------------------------------
@@ -221,6 +222,8 @@ STREAMS = {
     "GET, expect": OPEN + b"expect: 100-continue\r\n\r\n",
     "POST": with_body(WATCH),
     "POST, chunks": chunks(WATCH, b"{", b"}"),
+    "POST, upgrade": with_body(WATCH + UPGRADE),
+    "POST, chunks, upgrade": chunks(WATCH + UPGRADE, b"{", b"}"),
     "events": OPEN.replace(b"/v1/stream", b"/ofrep/v1/events") + END,
     "contexts": OPEN.replace(b"/v1/stream", b"/v1/evaluations/stream") + END,
 }

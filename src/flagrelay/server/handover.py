@@ -67,6 +67,7 @@ class HandoverProtocol(HttpToolsProtocol):
     _trailers = 0
     _in_head = True
     _refused = False
+    _replaying = False
     _head_timer: asyncio.TimerHandle | None = None
 
     def __init__(
@@ -148,11 +149,37 @@ class HandoverProtocol(HttpToolsProtocol):
                 self.parser.feed_data(data)
             except httptools.HttpParserUpgrade as offer:
                 data = data[offer.args[0] :]  # declined: what follows is HTTP as before
+                if self._announces_body():
+                    self._replay_framing()
             except httptools.HttpParserError:
                 self.send_400_response("this is no HTTP request")
                 return
             else:
                 return
+
+    def _replay_framing(self) -> None:
+        """Have a body parsed behind an offer to upgrade: the parser takes none there, so another is told of its length.
+
+        Java's own HTTP client makes such an offer with every request to a plain port.
+        """
+        head = [b"POST / HTTP/1.1"]
+        head += [b"%b: %b" % each for each in self.headers if each[0] in (b"content-length", b"transfer-encoding")]
+        if not self.parser.should_keep_alive():
+            head.append(b"connection: close")
+        self.parser = httptools.HttpRequestParser(self)
+        self._replaying = True
+        self.parser.feed_data(b"\r\n".join([*head, b"", b""]))
+        self._replaying = False
+
+    def on_url(self, url: bytes) -> None:
+        """The target of a request, but not of one that is replayed."""
+        if not self._replaying:
+            super().on_url(url)
+
+    def on_message_complete(self) -> None:
+        """The end of a request, but not where its body is yet to be parsed."""
+        if not (self.parser.should_upgrade() and self._announces_body()):
+            super().on_message_complete()
 
     def _watch(self) -> None:
         """What may not go on: a head too large, a body without end; and what must not take for ever."""
@@ -167,6 +194,8 @@ class HandoverProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A request begins: offer the hand-over."""
+        if self._replaying:
+            return
         super().on_message_begin()
         self._in_head = True
         self._behind = self._trailers = 0
@@ -175,6 +204,8 @@ class HandoverProtocol(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header; a trailer is none, and whoever checks headers has done so before it comes."""
+        if self._replaying:
+            return
         if self._in_head:
             super().on_header(name, value)
             return
@@ -184,6 +215,8 @@ class HandoverProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The head is complete: refuse it where it is too large, whatever piece it came in, or for no one host."""
+        if self._replaying:
+            return
         self._in_head = False
         self._forget_head()
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
@@ -192,9 +225,6 @@ class HandoverProtocol(HttpToolsProtocol):
             self._refuse_large_head()
         elif hosts > 1 or (not hosts and self.parser.get_http_version() == "1.1"):
             self._refuse(400, "INVALID_REQUEST", "a request has one Host header")
-        elif self.parser.should_upgrade() and self._announces_body():
-            # The parser takes no body behind an offer to upgrade: it would be the next request.
-            self._refuse(400, "INVALID_REQUEST", "a request that offers to upgrade has no body here")
         if self._refused:
             raise ValueError("refused")  # the parser turns it into its own error
         super().on_headers_complete()
