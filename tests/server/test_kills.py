@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from flagrelay.errors import StoreUnavailable
+from flagrelay.relay import local_kills
 from flagrelay.store.reading import read_flag
 from support.fakes import definition
 from support.relays import ENVIRONMENT, RunningRelay, World, running_relay, wired_relay
@@ -135,6 +137,25 @@ async def test_it_is_written_to_redis_once_that_is_back(cut_off: tuple[RunningRe
     assert (entry.killed.to, entry.killed.actor, entry.killed.reason) == ("off", "ada", "error rate")
     assert "~" not in str(relay.pipeline.held().mark)
     assert relay.pipeline.held().flags["flag"]["defaultVariant"] == "off"
+
+
+async def test_a_redis_that_takes_no_writes_from_the_relay_is_told_and_tried_again(
+    cut_off: tuple[RunningRelay, Wire, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    relay, wire, secret = cut_off
+    await order(relay, secret)
+
+    async def refuse(*_: Any, **__: Any) -> None:
+        raise StoreUnavailable("Redis at nowhere: this user has no permission to PUBLISH")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(local_kills, "kill_flag", refuse)
+        wire.refusing = False
+        await until(lambda: relay.pipeline.local_kills.states == {"refused": 1}, "it says so")
+        [standing] = relay.pipeline.local_kills.held.values()
+        assert "no permission to PUBLISH" in standing.why
+        assert relay.pipeline.held().flags["flag"]["state"] == "DISABLED", "it stays killed here"
+    await until(lambda: not relay.pipeline.local_kills.held, "it is tried again")
 
 
 @pytest.mark.parametrize("kind", ["server", "client"])

@@ -178,6 +178,6 @@ class LocalKills:
             )
         except Conflict:
             return KillState.LOCAL, "somebody changed the flag just now: it is looked at again", None
-        except StoreError as error:
+        except (StoreError, StoreUnavailable) as error:  # it answered a moment ago
             return KillState.REFUSED, str(error), None
         return KillState.WRITTEN, "written to Redis", position._replace(revision=written.revision)

@@ -24,7 +24,7 @@ class KillState(StrEnum):
     CONFLICT = "conflict"
     """Redis has a newer change of the flag: a person must decide."""
     REFUSED = "refused"
-    """Redis takes no writes from this relay; it is tried again."""
+    """Redis answers, and takes no write from this relay; it is tried again."""
 
 
 class Verdict(StrEnum):

@@ -71,7 +71,7 @@ class Source:
         self.snapshot: Snapshot | None = None
         self.confirmed_at = 0.0
         self.past: list[Change] = []
-        """The changes that led to the snapshot, where it was read as a whole; as many as were asked for."""
+        """While `on_load` runs: the changes that led to the snapshot, as many as were asked for."""
         self.stats = stats or Stats()
         self._store = store
         self._on_load = on_load
@@ -206,6 +206,7 @@ class Source:
             self.snapshot, self.past = snapshot, past
             self._confirm()  # before anybody asks how old it is
             self._on_load(snapshot)
+            self.past = []
 
     async def _read_past(self, position: Position) -> list[Change]:
         most, most_bytes = self._past
