@@ -31,7 +31,7 @@ def test_a_relay_is_told_directly_and_says_what_came_of_it(production: Cli, rela
     outcome = production.run("kill", "flag", "--relay", relay, "--to", "on", "--reason", "errors")
     assert outcome.status == 0, outcome
     header, line = outcome.out.splitlines()
-    assert header.split("\t") == ["relay", "environment", "revision", "streams", "source", "kept on disk"]
+    assert header.split("\t") == ["RELAY", "ENVIRONMENT", "REVISION", "STREAMS", "SOURCE", "KEPT ON DISK"]
     url, environment, revision, *rest = line.split("\t")
     assert (url, environment, rest) == (relay, "production", ["0", "live", "yes"])
     assert revision in ("1", "2"), "Redis is there, and may have it already"
@@ -71,7 +71,7 @@ def test_relays_that_cannot_be_reached_are_named_and_the_others_told(production:
 def test_status_is_a_table_and_json(production: Cli, relay: str) -> None:
     header, line = production.ok("status", "--relay", relay).splitlines()
     row = dict(zip(header.split("\t"), line.split("\t"), strict=True))
-    assert (row["environment"], row["revision"], row["source"], row["streams"]) == ("production", "1", "live", "0")
+    assert (row["ENVIRONMENT"], row["REVISION"], row["SOURCE"], row["STREAMS"]) == ("production", "1", "live", "0")
     status = production.json("status", "--relay", relay)[relay]
     assert status["environments"]["production"]["revision"] == 1
     away = production.run("status", "--relay", relay, "--relay", "http://127.0.0.1:1")

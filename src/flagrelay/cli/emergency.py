@@ -81,7 +81,7 @@ def show_outcomes(outcomes: Outcomes, what: str, *, as_json: bool) -> None:
         print_json({url: {"error": str(o)} if isinstance(o, FlagrelayError) else o for url, o in outcomes.items()})
     else:
         rows = [[url, *_cells(outcome)] for url, outcome in outcomes.items()]
-        print_table(["relay", "environment", "revision", "streams", "source", "kept on disk"], rows, empty="")
+        print_table(("RELAY", "ENVIRONMENT", "REVISION", "STREAMS", "SOURCE", "KEPT ON DISK"), rows, empty="")
         done = len(outcomes) - len(failed)
         click.echo(f"{what} on {done} of {len(outcomes)} relays", err=True)
     if failed:

@@ -13,16 +13,16 @@ from flagrelay.sdk.asking import read_status
 
 DEFAULT = ("http://127.0.0.1:8080",)
 COLUMNS = (
-    "relay",
-    "environment",
-    "revision",
-    "epoch",
-    "source",
-    "age",
-    "streams",
-    "lagging",
-    "last change",
-    "notes",
+    "RELAY",
+    "ENVIRONMENT",
+    "REVISION",
+    "EPOCH",
+    "SOURCE",
+    "AGE",
+    "STREAMS",
+    "LAGGING",
+    "LAST CHANGE",
+    "NOTES",
 )
 
 
