@@ -240,7 +240,7 @@ local function kill()
   local held_at, current = entry(FLAGS, key)
   if not current then return {'NO_FLAG'} end
   if not held_at then return {'UNREADABLE', 'flag', key} end
-  if expected ~= '' and tonumber(expected) ~= held_at then return {'CONFLICT', 'flag', key, expected, held_at} end
+  if expected and expected ~= '' and tonumber(expected) ~= held_at then return {'CONFLICT', 'flag', key, expected, held_at} end
   -- Killed before: the first original is the one to return to.
   local kept = redis.call('HGET', KILLED, key)
   local span = kept and members_if_sound(kept).original
