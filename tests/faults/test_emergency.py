@@ -52,7 +52,7 @@ def killed(world: World) -> list[bool]:
 
 
 async def test_a_kill_reaches_every_stream_without_redis_and_is_written_once_redis_is_back(tmp_path: Path) -> None:
-    async with broken_world(tmp_path) as world:
+    async with broken_world(tmp_path, relays=2) as world:
         secret = await admin(world)
         for _ in world.runs():
             await world.write(FLAG)
@@ -79,7 +79,7 @@ async def test_a_kill_reaches_every_stream_without_redis_and_is_written_once_red
 
 
 async def test_a_kill_outlives_the_relay_that_holds_it(tmp_path: Path) -> None:
-    async with broken_world(tmp_path, relays=1) as world:
+    async with broken_world(tmp_path) as world:
         [relay] = world.relays
         secret = await admin(world)
         await world.write(FLAG)
@@ -101,7 +101,7 @@ async def test_a_kill_outlives_the_relay_that_holds_it(tmp_path: Path) -> None:
 
 
 async def test_a_newer_change_in_redis_is_not_overwritten_and_the_kill_is_not_dropped(tmp_path: Path) -> None:
-    async with broken_world(tmp_path, relays=1) as world:
+    async with broken_world(tmp_path) as world:
         [relay] = world.relays
         secret = await admin(world)
         for _ in world.runs():
@@ -138,7 +138,7 @@ async def test_a_newer_change_in_redis_is_not_overwritten_and_the_kill_is_not_dr
 
 
 async def test_a_kill_that_somebody_has_put_in_redis_meanwhile_is_the_same_kill(tmp_path: Path) -> None:
-    async with broken_world(tmp_path) as world:
+    async with broken_world(tmp_path, relays=2) as world:
         secret = await admin(world)
         for _ in world.runs():
             await world.write(FLAG)
@@ -158,7 +158,7 @@ async def test_a_kill_that_somebody_has_put_in_redis_meanwhile_is_the_same_kill(
 
 
 async def test_a_kill_while_redis_is_there_is_written_at_once(tmp_path: Path) -> None:
-    async with broken_world(tmp_path) as world:
+    async with broken_world(tmp_path, relays=2) as world:
         secret = await admin(world)
         await world.write(FLAG)
         await world.settled()
@@ -171,7 +171,7 @@ async def test_a_kill_while_redis_is_there_is_written_at_once(tmp_path: Path) ->
 
 
 async def test_kills_come_and_go_while_redis_does_and_changes_flow(tmp_path: Path) -> None:
-    async with broken_world(tmp_path) as world:
+    async with broken_world(tmp_path, relays=2) as world:
         secret = await admin(world)
         await world.write(FLAG)
         await world.settled()

@@ -98,7 +98,7 @@ async def test_redis_half_open(up: bool, down: bool, pubsub_only: bool, tmp_path
 
 
 async def test_redis_cut_again_and_again(tmp_path: Path) -> None:
-    async with broken_world(tmp_path) as world:
+    async with broken_world(tmp_path, relays=2) as world:
         for _ in world.runs():
             async with world.writing(2):
                 for _ in range(8):
@@ -130,7 +130,7 @@ def refused(proxy: Proxy, _world: World) -> None:
 
 @pytest.mark.parametrize("fault", [cut, half_open, stalled, slow, refused])
 async def test_the_way_to_the_sdks_fails(fault: Callable[[Proxy, World], None], tmp_path: Path) -> None:
-    async with broken_world(tmp_path, relays=1, sdks=4) as world:
+    async with broken_world(tmp_path, sdks=4) as world:
         [relay] = world.relays
         for _ in world.runs():
             async with world.writing(2):
@@ -144,7 +144,7 @@ async def test_the_way_to_the_sdks_fails(fault: Callable[[Proxy, World], None], 
 
 
 async def test_an_sdk_on_a_half_open_connection_knows_that_it_is_stale_and_finds_its_way_back(tmp_path: Path) -> None:
-    async with broken_world(tmp_path, relays=1) as world:
+    async with broken_world(tmp_path) as world:
         [relay] = world.relays
         states = [sdk.states for sdk in world.sdks]
         for sdk_states in states:
@@ -158,7 +158,7 @@ async def test_an_sdk_on_a_half_open_connection_knows_that_it_is_stale_and_finds
 
 
 async def test_everything_at_once(tmp_path: Path) -> None:
-    async with broken_world(tmp_path) as world:
+    async with broken_world(tmp_path, relays=2) as world:
         for _ in world.runs():
             async with world.writing(3):
                 for relay in world.relays:

@@ -128,7 +128,7 @@ async def test_a_changelog_trimmed_during_an_outage(tmp_path: Path) -> None:
 
 
 async def test_the_output_buffer_limit_of_redis_cuts_a_relay_that_does_not_read(tmp_path: Path) -> None:
-    async with broken_world(tmp_path, relays=1) as world:
+    async with broken_world(tmp_path) as world:
         [relay] = world.relays
         async with world.store() as store:
             await store.client.config_set("client-output-buffer-limit", "pubsub 65536 32768 1")
@@ -150,7 +150,7 @@ async def test_a_failover_to_a_stale_replica_takes_every_stream_back_with_it_and
     for run in range(RUNS):
         folder = tmp_path / f"run-{run}"
         folder.mkdir()
-        async with broken_world(folder, redis_port=free_ports(1)[0]) as world:
+        async with broken_world(folder, relays=2, redis_port=free_ports(1)[0]) as world:
             replica = Redis(folder / "replica", port=free_ports(1)[0])
             try:
                 await _fail_over(world, replica)

@@ -12,7 +12,7 @@ from support.sources import until
 
 
 async def test_a_relay_killed_in_the_middle_of_broadcasts_and_started_again(tmp_path: Path) -> None:
-    async with broken_world(tmp_path) as world:
+    async with broken_world(tmp_path, relays=2) as world:
         for _ in world.runs():
             relay = world.rng.choice(world.relays)
             async with world.writing(3):
@@ -25,7 +25,7 @@ async def test_a_relay_killed_in_the_middle_of_broadcasts_and_started_again(tmp_
 
 
 async def test_two_writers_and_a_relay_that_restarts_in_between(tmp_path: Path) -> None:
-    async with broken_world(tmp_path) as world:
+    async with broken_world(tmp_path, relays=2) as world:
         for _ in world.runs():
             await asyncio.gather(world.write("one"), world.write("two"))
             relay = world.rng.choice(world.relays)
@@ -49,7 +49,7 @@ async def test_a_relay_paused_and_resumed(tmp_path: Path) -> None:
 
 
 async def test_a_relay_starts_without_redis_from_what_it_kept_and_says_how_old_that_is(tmp_path: Path) -> None:
-    async with broken_world(tmp_path, relays=1) as world:
+    async with broken_world(tmp_path) as world:
         [relay] = world.relays
         for _ in world.runs():
             await world.write()
@@ -87,7 +87,7 @@ async def test_a_relay_starts_without_redis_from_what_it_kept_and_says_how_old_t
 async def test_a_relay_that_finds_less_in_redis_than_it_kept_or_something_else_begins_another_history(
     grown: int, tmp_path: Path
 ) -> None:
-    async with broken_world(tmp_path, relays=1) as world:
+    async with broken_world(tmp_path) as world:
         [relay] = world.relays
         async with world.store() as store:
             names = await store.client.keys("*")
@@ -111,7 +111,7 @@ async def test_a_relay_that_finds_less_in_redis_than_it_kept_or_something_else_b
     "damage", [b"", b"garbage", b"flagrelay-state 1 snapshot 00 5\nwrong", b"flagrelay-state 9 snapshot "]
 )
 async def test_damaged_and_foreign_files_are_set_aside_and_never_fatal(damage: bytes, tmp_path: Path) -> None:
-    async with broken_world(tmp_path, relays=1) as world:
+    async with broken_world(tmp_path) as world:
         [relay] = world.relays
         await relay.end(signal.SIGTERM)
         state = relay.folder / "state"
@@ -126,7 +126,7 @@ async def test_damaged_and_foreign_files_are_set_aside_and_never_fatal(damage: b
 async def test_a_state_directory_that_cannot_be_written_stops_nothing_and_is_told(tmp_path: Path) -> None:
     in_the_way = tmp_path / "in-the-way"
     in_the_way.write_text("a file where the directory should be")
-    async with broken_world(tmp_path, relays=1, settings={"state-dir": str(in_the_way)}) as world:
+    async with broken_world(tmp_path, settings={"state-dir": str(in_the_way)}) as world:
         async with world.writing():
             await world.pause()
         await world.settled()
@@ -138,7 +138,7 @@ async def test_a_state_directory_that_cannot_be_written_stops_nothing_and_is_tol
 
 
 async def test_a_disk_that_is_full_stops_nothing_and_is_written_again_once_there_is_room(tmp_path: Path) -> None:
-    async with broken_world(tmp_path, relays=1) as world:
+    async with broken_world(tmp_path) as world:
         [relay] = world.relays
         state = relay.folder / "state"
         await until((state / "production.snapshot").exists, "something is kept")
@@ -165,7 +165,7 @@ async def drained(world: World, number: int) -> None:
 
 
 async def test_relays_rolled_one_after_the_other_while_changes_flow(tmp_path: Path) -> None:
-    async with broken_world(tmp_path) as world:
+    async with broken_world(tmp_path, relays=2) as world:
         async with world.writing(2):
             for number in range(len(world.relays)):
                 await drained(world, number)

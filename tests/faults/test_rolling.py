@@ -28,7 +28,7 @@ async def streams(world: World) -> list[int]:
 async def test_relays_are_rolled_and_no_sdk_notices_more_than_a_reconnection(tmp_path: Path) -> None:
     ports = free_ports(2)
     settings = {"stream-lifetime": "3", "drain-spread": str(SPREAD), "drain-delay": "0.3"}
-    async with broken_world(tmp_path, sdks=0, settings=settings) as world, balancer(ports, tmp_path) as port:
+    async with broken_world(tmp_path, relays=2, sdks=0, settings=settings) as world, balancer(ports, tmp_path) as port:
         for relay, fixed in zip(world.relays, ports, strict=True):
             await relay.end(signal.SIGTERM)
             relay.settings = {**relay.settings, "port": str(fixed)}

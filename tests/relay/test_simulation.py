@@ -285,5 +285,5 @@ class World(RuleBasedStateMachine):
             self.stack.close()
 
 
-World.TestCase.settings = settings(max_examples=120, stateful_step_count=40)
+World.TestCase.settings = settings(max_examples=80, stateful_step_count=40)
 TestWorld = World.TestCase

@@ -180,7 +180,7 @@ UPGRADE = b"connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-setting
 @pytest.fixture
 async def patient(world: World, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Target]:
     """A relay that takes its time between two requests, so that the second can come by itself."""
-    async with abused(world, caplog, keep_alive=0.4, head_timeout=0.6) as target:
+    async with abused(world, caplog, keep_alive=0.4, head_timeout=1.2) as target:
         yield target
     logged_well(caplog)
 
@@ -532,7 +532,7 @@ async def test_a_head_that_trickles_in_is_ended_at_its_time(target: Target) -> N
     heads = [LIVEZ + padding, OPEN + padding, b"\r\n" * 300, b"GET /" + b"x" * 500, EVALUATE + padding]
     for statuses, took in await asyncio.gather(*(trickle(target, b"", head) for head in heads)):
         assert statuses == [408]
-        assert HEAD_TIMEOUT * 0.9 < took < HEAD_TIMEOUT + 1
+        assert HEAD_TIMEOUT * 0.9 < took < HEAD_TIMEOUT + 3
 
 
 async def test_a_head_that_trickles_in_behind_an_answer_is_ended_too(target: Target) -> None:
@@ -542,13 +542,13 @@ async def test_a_head_that_trickles_in_behind_an_answer_is_ended_too(target: Tar
         trickle(target, LIVEZ + END + LIVEZ[:8], b"x" * 500),
     ):
         assert statuses == [200, 408]
-        assert HEAD_TIMEOUT * 0.9 < took < HEAD_TIMEOUT + 1
+        assert HEAD_TIMEOUT * 0.9 < took < HEAD_TIMEOUT + 3
 
 
 async def test_a_connection_that_says_nothing_is_closed(target: Target) -> None:
     began = time.perf_counter()
     assert await target.hear(b"") == []
-    assert HEAD_TIMEOUT * 0.9 < time.perf_counter() - began < HEAD_TIMEOUT + 1
+    assert HEAD_TIMEOUT * 0.9 < time.perf_counter() - began < HEAD_TIMEOUT + 3
 
 
 async def test_a_body_that_trickles_in_is_refused_at_its_time(target: Target) -> None:

@@ -21,7 +21,7 @@ DEADLINE = 8.0
 AT_ONCE = 40
 """Connections that are open at the same time."""
 
-HEAD_TIMEOUT = BODY_TIMEOUT = 0.3
+HEAD_TIMEOUT = BODY_TIMEOUT = 1.0
 KEEP_ALIVE = 0.1
 """Seconds, so short that every connection ends by itself, and soon."""
 

@@ -352,7 +352,7 @@ class World:
 
 @contextlib.asynccontextmanager
 async def broken_world(
-    folder: Path, *, relays: int = 2, sdks: int = 2, redis_port: int = 0, settings: Mapping[str, str] | None = None
+    folder: Path, *, relays: int = 1, sdks: int = 2, redis_port: int = 0, settings: Mapping[str, str] | None = None
 ) -> AsyncIterator[World]:
     """A world with everything running, and every SDK current.
 
