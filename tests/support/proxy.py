@@ -52,6 +52,7 @@ class Proxy:
         self._up = self._down = self._pubsub_only = False
         self._links: set[_Link] = set()
         self._changed = asyncio.Event()
+        self._closed = False
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=PIECE, backlog=4096)
@@ -61,12 +62,15 @@ class Proxy:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._closed = True
         self._server.close()
+        await asyncio.sleep(0)  # whoever was accepted a moment ago has no task yet
         tasks = [link.task for link in self._links]
         self.cut()
         if tasks:
             await asyncio.wait(tasks, timeout=10)
         await self._server.wait_closed()
+        await asyncio.sleep(0)  # transports that were aborted close in the next turn
 
     @property
     def connections(self) -> int:
@@ -120,7 +124,7 @@ class Proxy:
         link = _Link(task, [writer])
         self._links.add(link)
         try:
-            if self.refusing:
+            if self.refusing or self._closed:
                 link.abort()
             else:
                 await self._pass(link, reader, writer)
