@@ -18,6 +18,10 @@ from typing import Self
 PIECE = 65536
 """The most that is read at once; so much, and what the kernel holds, is on its way in each direction."""
 
+ACCEPTING = 5
+"""Turns of the event loop from a connection in the kernel's queue to its task. A server that closes in between leaves
+a transport half made, in Python 3.11."""
+
 _SUBSCRIBE = re.compile(rb"\$\d+\r\n[PS]?SUBSCRIBE\r\n", re.IGNORECASE)
 _SUBSCRIBE_BYTES = len(b"$10\r\nPSUBSCRIBE\r\n")
 _MESSAGE = b"*3\r\n$7\r\nmessage\r\n"
@@ -63,8 +67,9 @@ class Proxy:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._closed = True
+        for _ in range(ACCEPTING):
+            await asyncio.sleep(0)
         self._server.close()
-        await asyncio.sleep(0)  # whoever was accepted a moment ago has no task yet
         tasks = [link.task for link in self._links]
         self.cut()
         if tasks:
