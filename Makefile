@@ -27,7 +27,7 @@ demo: $(VENV)/.user ## Run the main job: 200 streams, one un-release (ARGS="--se
 	@$(BIN)/flagrelay demo $(ARGS)
 
 test: $(VENV)/.dev ## Run all tests, a real Redis included (ARGS="-k drain")
-	@$(BIN)/python -m pytest --numprocesses=3 --dist=loadfile $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses=4 --dist=loadfile $(ARGS)
 
 MINUTES ?= 10
 soak: $(VENV)/.dev ## Streams, changes and faults, nothing lost (MINUTES=10)
