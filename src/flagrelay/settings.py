@@ -139,6 +139,9 @@ class Settings:
         least=0,
         most=300,
     )
+    compression: bool = _setting(
+        True, "Streams", "Whether streams are compressed for clients that accept gzip, with each event compressed once"
+    )
     changes_held: int = _setting(
         1000, "Streams", "How many changes are kept in memory, for clients that reconnect", least=0, most=1_000_000
     )

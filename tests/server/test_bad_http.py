@@ -51,7 +51,7 @@ from support.bad_http import (
 from support.fakes import definition
 from support.relays import ENVIRONMENT, World
 from support.sources import no_tracebacks, until
-from support.streams import Stream, ask, connection, stream
+from support.streams import Stream, ahead_of, ask, connection, stream
 
 
 @pytest.fixture
@@ -275,6 +275,7 @@ async def test_half_a_request_that_comes_while_a_stream_waits_opens_none(
         return False
 
     opened = target.relay.pipeline.stats.opened
+    ahead = OPEN + b"last-event-id: %b\r\n" % ahead_of(target.relay.pipeline).encode()
     assert target.relay.server
     state = target.relay.server.server_state
     for half in (b"G", SMUGGLED[:20], SMUGGLED[:-2]):
@@ -283,7 +284,7 @@ async def test_half_a_request_that_comes_while_a_stream_waits_opens_none(
         with monkeypatch.context() as patch:
             patch.setattr(target.relay.pipeline, "settle", settle)
             async with connection(target.port) as asking:
-                asking.send(target.of(OPEN + END))
+                asking.send(target.of(ahead + END))
                 await waiting.wait()
                 asking.send(half)
                 await until(lambda: any(_began(each) for each in state.connections), "it is there")
@@ -599,7 +600,9 @@ async def test_a_request_that_waits_for_its_answer_is_not_late(target: Target, m
         return False
 
     monkeypatch.setattr(target.relay.pipeline, "settle", settle)
-    asked = [OPEN + END, with_body(WATCH), with_body(EVALUATE), chunks(EVALUATE, b"{}"), b"\r\n" + OPEN + END]
+    ahead = b"last-event-id: %b\r\n" % ahead_of(target.relay.pipeline).encode()
+    opens, watches = OPEN + ahead, WATCH + ahead
+    asked = [opens + END, with_body(watches), with_body(EVALUATE), chunks(EVALUATE, b"{}"), b"\r\n" + opens + END]
     answers = await asyncio.gather(*(target.hear(data) for data in asked))
     assert [outcome(each) for each in answers] == [(STREAM,), (STREAM,), (200,), (200,), (STREAM,)]
 

@@ -23,7 +23,7 @@ from flagrelay.store.access_keys import revoke_access_key
 from support.fakes import FakeTransport
 from support.relays import RunningRelay, World, running_relay
 from support.sources import until
-from support.streams import PATIENCE, Connection, ProtocolError, Stream, connection, request, stream
+from support.streams import PATIENCE, Connection, ProtocolError, Stream, ahead_of, connection, request, stream
 
 
 @pytest.fixture
@@ -200,8 +200,8 @@ async def test_the_head_is_as_exact_as_can_be(relay: RunningRelay) -> None:
         assert re.fullmatch(
             rb"HTTP/1\.1 200 OK\r\n"
             rb"content-type: text/event-stream\r\ncache-control: no-store\r\nx-accel-buffering: no\r\n"
-            rb"date: [A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT\r\n"
-            rb"flagrelay-resume: full\r\ntransfer-encoding: chunked",
+            rb"flagrelay-resume: full\r\ntransfer-encoding: chunked\r\n"
+            rb"date: [A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT",
             head,
         )
         assert re.match(rb"[0-9a-f]+\r\nretry: \d+\n\n\r\n[0-9a-f]+\r\nid: ", body)
@@ -557,7 +557,7 @@ async def test_a_client_that_leaves_before_it_is_answered_is_never_counted(
 
     monkeypatch.setattr(relay.pipeline, "settle", settle)
     async with connection(relay.port) as opened:
-        opened.send(request("/v1/stream", await relay.secret()))
+        opened.send(request("/v1/stream", await relay.secret(), last_event_id=ahead_of(relay.pipeline)))
         await waiting.wait()
         opened.reset()
         await until(lambda: not relay.connections, "uvicorn has seen it go")
@@ -580,7 +580,7 @@ async def test_a_second_request_while_the_first_is_checked_opens_no_stream(
 
     monkeypatch.setattr(relay.pipeline, "settle", settle)
     async with connection(relay.port) as opened:
-        opened.send(request("/v1/stream", await relay.secret()))
+        opened.send(request("/v1/stream", await relay.secret(), last_event_id=ahead_of(relay.pipeline)))
         await waiting.wait()
         opened.send(request("/livez"))
         assert relay.server

@@ -189,7 +189,7 @@ async def test_where_the_relay_is_at_fault_it_says_nothing_of_why(
     def broken(*_: object) -> None:
         raise RuntimeError("a secret detail")
 
-    monkeypatch.setattr("flagrelay.server.streams.admit", broken)
+    monkeypatch.setattr("flagrelay.server.streams.fullness", broken)
     answer = await ask(relay.port, "/v1/stream", await relay.secret())
     refused(answer, 500, "GENERAL", "log")
     assert b"detail" not in answer.body

@@ -6,11 +6,13 @@ import json
 import re
 import socket
 import struct
+import zlib
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from flagrelay.wire.event_id import parse_event_id
+from flagrelay.relay.pipeline import Pipeline
+from flagrelay.wire.event_id import format_event_id, parse_event_id
 from flagrelay.wire.sse import Event, EventParser
 
 PATIENCE = 10.0
@@ -210,6 +212,12 @@ def request(path: str, secret: str = "", *, method: str = "GET", version: str = 
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
+def ahead_of(pipeline: Pipeline) -> str:
+    """The id of an event that this relay has not heard of yet: whoever has it waits until it has."""
+    position = pipeline.held().position
+    return format_event_id(position.epoch, position.revision + 1)
+
+
 class Stream:
     """One open stream, read strictly."""
 
@@ -219,6 +227,8 @@ class Stream:
         self.parser = EventParser()
         self.content = b""
         self._decoder = ChunkDecoder() if head.headers.get("transfer-encoding") == "chunked" else None
+        compressed = head.headers.get("content-encoding") == "gzip"
+        self._inflate = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress if compressed else bytes
         self._events: list[Event] = []
         self._closed = False
 
@@ -248,7 +258,7 @@ class Stream:
             self._closed = True
             if self._decoder:
                 raise EOFError("the connection ended before the response did")
-        content = self._decoder.feed(data) if self._decoder else data
+        content = self._inflate(self._decoder.feed(data) if self._decoder else data)
         self.content += content
         self._events += self.parser.feed(content)
 

@@ -1,4 +1,5 @@
 import json
+import zlib
 from typing import Any
 
 from hypothesis import given
@@ -7,9 +8,11 @@ from hypothesis import strategies as st
 from flagrelay.flags.change import Change
 from flagrelay.flags.snapshot import Snapshot
 from flagrelay.wire.frame import (
+    BEGIN,
     END,
     Frame,
     Framing,
+    comment_frame,
     error_body,
     flag_set,
     goodbye_frame,
@@ -90,17 +93,63 @@ def test_a_retry_is_no_event() -> None:
     assert parser.retry == 2000
 
 
-def test_a_chunk_holds_the_same_event() -> None:
-    frames = [
-        put_frame(empty_snapshot()),
-        patch_frame(next_change(empty_snapshot(), "flag", 3), "e0.1"),
-        heartbeat_frame(revision=1, live=True, age_ms=0),
-        goodbye_frame("lifetime", retry_ms=1),
-        retry_frame(5),
-    ]
-    chunks = b"".join(frame[Framing.CHUNKED] for frame in frames)
-    assert unchunked(chunks) == b"".join(frame[Framing.PLAIN] for frame in frames)
-    assert unchunked(END.chunked) == END.plain == b""
+FRAMES = st.lists(
+    st.builds(lambda flags: put_frame(Snapshot(empty_snapshot().position, flags, {}, {})), RULES)
+    | st.builds(lambda n: patch_frame(next_change(empty_snapshot(), "flag", n), "e0.1"), st.integers(0, 9))
+    | st.builds(lambda ms: heartbeat_frame(revision=1, live=True, age_ms=ms), st.integers(0, 2**40))
+    | st.builds(lambda ms: goodbye_frame("lifetime", retry_ms=ms), st.integers(0, 2**40))
+    | st.builds(retry_frame, st.integers(0, 2**40))
+    | st.builds(comment_frame, TEXT),
+    max_size=8,
+)
+
+
+def received(framing: Framing, data: bytes) -> bytes:
+    """What a client has of these bytes, as soon as it has them."""
+    if framing.chunked:
+        data = unchunked(data)
+    return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(data) if framing.compressed else data
+
+
+@given(FRAMES, st.data())
+def test_every_framing_carries_the_same_events_each_complete_when_its_last_byte_is_there(
+    frames: list[Frame], draw: st.DataObject
+) -> None:
+    framing = draw.draw(st.sampled_from(Framing))
+    sent = BEGIN[framing]
+    plain = b""
+    for frame in frames:
+        sent += frame[framing]
+        plain += frame.plain
+        assert received(framing, sent) == plain
+    assert received(framing, sent + END[framing]) == plain
+
+
+@given(FRAMES, FRAMES, st.lists(st.integers(0, 7)))
+def test_a_compressed_frame_refers_to_nothing_before_it(
+    frames: list[Frame], others: list[Frame], missed: list[int]
+) -> None:
+    """Streams that began at different moments share its bytes: any frame may follow any other, or none."""
+    chosen = others + [frame for index, frame in enumerate(frames) if index not in missed]
+    sent = BEGIN[Framing.GZIP] + b"".join(frame[Framing.GZIP] for frame in chosen)
+    assert received(Framing.GZIP, sent) == b"".join(frame.plain for frame in chosen)
+
+
+def test_a_frame_is_compressed_once() -> None:
+    frame = put_frame(empty_snapshot())
+    assert frame[Framing.GZIP_CHUNKED] is frame[Framing.GZIP_CHUNKED]
+
+
+def test_a_large_put_is_a_tenth_when_compressed() -> None:
+    flags = {f"flag-{number}": definition(number) for number in range(500)}
+    frame = put_frame(Snapshot(empty_snapshot().position, flags, {}, {}))
+    assert len(frame[Framing.GZIP]) < len(frame.plain) / 10
+
+
+def test_only_chunks_have_an_end() -> None:
+    assert {framing: unchunked(end) if framing.chunked else end for framing, end in END.items()} == dict.fromkeys(
+        Framing, b""
+    )
 
 
 def test_a_refusal_is_openfeatures_kind_of_json() -> None:

@@ -156,7 +156,7 @@ class EvaluationsFeed:
         if frame is None:
             snapshot = self._loaded()
             frame = evaluated_put_frame(event_id_of(snapshot), self._resolutions(view, snapshot))
-            size = len(frame.plain) + len(frame.chunked)
+            size = frame.size
             if self._puts_bytes + size > PUTS_BYTES:
                 self._puts.clear()
                 self._puts_bytes = 0

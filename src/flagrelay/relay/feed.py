@@ -8,7 +8,7 @@ from flagrelay.flags.snapshot import Snapshot
 from flagrelay.relay.held import Held
 from flagrelay.relay.subscriber import Subscriber
 from flagrelay.wire.event_id import event_id_of, format_event_id
-from flagrelay.wire.frame import Frame, goodbye_frame, patch_frame, put_frame
+from flagrelay.wire.frame import Frame, Framing, goodbye_frame, patch_frame, put_frame
 
 TAILS_BYTES = 16 * 1024 * 1024
 """The most that is kept of what streams still lack, joined, for others who lack the same."""
@@ -64,7 +64,7 @@ class DefinitionsFeed:
         self.heartbeat = heartbeat
         self._held = held
         self._put: Frame | None = None
-        self._tails: tuple[dict[int, bytes], dict[int, bytes]] = ({}, {})
+        self._tails: tuple[dict[int, bytes], ...] = tuple({} for _ in Framing)
         self._tails_bytes = 0
 
     @property
@@ -86,14 +86,14 @@ class DefinitionsFeed:
         for change in past:
             event_id = format_event_id(change.epoch, change.revision)
             frame = patch_frame(change, event_id)
-            self._held.append(frame, len(frame.chunked), event_id)
+            self._held.append(frame, frame.size, event_id)
 
     def publish(self, change: Change, snapshot: Snapshot) -> None:
         """One change later: encoded here, once."""
         event_id = event_id_of(snapshot)
         frame = patch_frame(change, event_id)
         self._renew(snapshot)
-        self._held.append(frame, len(frame.chunked), event_id)
+        self._held.append(frame, frame.size, event_id)
 
     def _renew(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot

@@ -17,7 +17,6 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from flagrelay.server.pace import Pace, Turn
 from flagrelay.wire.frame import error_body
 
 EXTENSION = "flagrelay.handover"
@@ -77,7 +76,6 @@ class HandoverProtocol(HttpToolsProtocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
-        pace: Pace | None = None,
         head_timeout: float = HEAD_TIMEOUT,
         most_behind: int = MOST_BEHIND,
     ) -> None:
@@ -85,7 +83,6 @@ class HandoverProtocol(HttpToolsProtocol):
         # uvicorn takes what follows a last request, and drops it; a stream must know that something does.
         self.parser.set_dangerous_leniencies(lenient_data_after_close=False)
         self.app = self._unless_refused
-        self._pace = pace
         self._head_timeout = head_timeout
         self._most_behind = most_behind
         self._unanswered: list[RequestResponseCycle] = []
@@ -98,15 +95,9 @@ class HandoverProtocol(HttpToolsProtocol):
     # -- a connection's life ----------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        """A connection: its head is due, and where many come at once it waits to be read until its turn."""
+        """A connection: its head is due."""
         super().connection_made(transport)
         self._expect_head()
-        if self._pace and self._pace.enter(self._begin_reading) is Turn.LATER:
-            transport.pause_reading()
-
-    def _begin_reading(self) -> None:
-        if not self.transport.is_closing():
-            self.transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is no more."""
@@ -296,6 +287,6 @@ class HandoverProtocol(HttpToolsProtocol):
         self.server_state.total_requests += 1
         handed = HandedOver(self.transport, self.server_state.default_headers)
         # The parser holds this protocol, and the scope does through the extension: let go of both.
-        for name in ("parser", "scope", "headers", "cycle", "flow", "transport", "app", "_unanswered", "_pace"):
+        for name in ("parser", "scope", "headers", "cycle", "flow", "transport", "app", "_unanswered"):
             setattr(self, name, None)
         return handed

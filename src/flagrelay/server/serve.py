@@ -16,6 +16,7 @@ import uvicorn
 from flagrelay import __version__
 from flagrelay.errors import SettingError
 from flagrelay.server.app import create_app
+from flagrelay.server.arrival import Arrivals
 from flagrelay.server.context import Context
 from flagrelay.server.handover import HandoverProtocol
 from flagrelay.server.logs import configure_logs
@@ -97,16 +98,21 @@ class RelayServer(uvicorn.Server):
         self.status = 0
         self._settings = settings
         self._hurried = asyncio.Event()
-        pace = Pace(CONNECTIONS_PER_TURN, sys.maxsize)
-        protocol = partial(
-            HandoverProtocol, pace=pace, head_timeout=settings.head_timeout, most_behind=8 * settings.max_body_bytes
-        )
         self._app = create_app(settings, on_crash=self._crash)
+        arrivals = Arrivals(
+            self._app,
+            pace=Pace(CONNECTIONS_PER_TURN, sys.maxsize),
+            head_timeout=settings.head_timeout,
+            most_head=settings.max_header_bytes,
+            following=partial(
+                HandoverProtocol, head_timeout=settings.head_timeout, most_behind=8 * settings.max_body_bytes
+            ),
+        )
         self._certificate = Certificate(Path(settings.tls_cert), Path(settings.tls_key)) if settings.tls_cert else None
         self._following: asyncio.Task[None] | None = None
         config = uvicorn.Config(
             self._app,
-            http=protocol,  # type: ignore[arg-type]  # uvicorn calls it, as it would call a class
+            http=arrivals,  # type: ignore[arg-type]  # uvicorn calls it, as it would call a class
             ws="none",
             lifespan="on",
             log_config=None,
