@@ -1,0 +1,164 @@
+"""How long a kill takes to every stream while a bulk import of 1,000 flags is under way, beside an idle relay.
+
+In turns: a kill on an idle relay; one during `flagrelay flags import` of a file with 1,000 flags, all of them changed;
+one while a script writes 1,000 flags one after another. The kills are written at moments that are spread evenly over
+the import's course, from its begin until the last stream has all of it: of five rounds the first kill comes after a
+tenth of it, the last after nine tenths. Times run from Redis's clock at the kill to its receipt.
+"""
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from bench import relay_process, summary
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+from rig.companion import until_idle
+from rig.flags import flag_key, flags
+from rig.relays import create_all, until_ready
+from rig.streams import stream_request
+from rig.strips import strips
+from rig.watcher import Watcher, quantile, watcher
+from rig.writer import Writer, writer
+
+from flagrelay.cli.private_redis import private_redis
+from measures import Options
+
+NAME = "urgent"
+FLAGS = 1000
+KILLED = flag_key(FLAGS)
+"""A flag that no import touches: one that did would refuse to end the kill."""
+
+WITHIN = 60.0
+"""Seconds in which every stream has a change, whatever else is under way."""
+
+Bulk = Callable[[int], None]
+"""Begins to write all flags once more, given an edit that they have not had."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A relay with its streams, somebody who writes in bulk, and somebody who kills."""
+
+    relay: int
+    streams: Watcher
+    importer: Writer
+    killer: Writer
+    path: Path
+
+    def import_file(self, edit: int) -> None:
+        """`flagrelay flags import`: one change."""
+        self.path.write_text(json.dumps({"flags": flags(FLAGS, edit)}))
+        self.importer.begin_import(str(self.path))
+
+    def import_singly(self, edit: int) -> None:
+        """A script that knows no better: 1,000 changes."""
+        self.importer.begin_single(FLAGS, edit)
+
+    def settle(self) -> None:
+        """Wait until the last kill is undone everywhere, and nothing more is to do."""
+        self.streams.seen(self.killer.revive(KILLED).written, WITHIN)
+        until_idle(self.relay)
+
+
+def measure(options: Options, console: Console) -> dict[str, Any]:
+    """Kill in turns: idle, during one import, during the other."""
+    streams = max(options.streams) // (8 if options.quick else 1)
+    edits = count(1_000_000)
+    rounds: list[dict[str, dict[str, float]]] = []
+    with _scene(streams) as scene:
+        bulks: dict[str, Bulk] = {"import": scene.import_file, "single writes": scene.import_singly}
+        console.log(f"urgent: {streams} streams are open")
+        lengths = {name: _length(scene, bulk, next(edits)) for name, bulk in bulks.items()}
+        for number in range(options.rounds):
+            figures = {"idle": _kill(scene)}
+            for name, bulk in bulks.items():
+                after = lengths[name] * (number + 0.5) / options.rounds
+                bulk(next(edits))
+                time.sleep(after)
+                figures[name] = {**_kill(scene, bulk=True), "after_ms": after * 1000}
+            rounds.append(figures)
+            lasts = ", ".join(f"{name} {each['last']:.1f} ms" for name, each in figures.items())
+            console.log(f"urgent, round {number + 1}: last stream {lasts}")
+    return {
+        "streams": streams,
+        "flags": FLAGS,
+        "import_s": lengths,
+        "rounds": rounds,
+        "last_ms": {name: summary([each[name]["last"] for each in rounds]) for name in rounds[0]},
+        "median_ms": {name: summary([each[name]["median"] for each in rounds]) for name in rounds[0]},
+        "last_over_idle": {
+            name: summary([each[name]["last"] / each["idle"]["last"] for each in rounds]) for name in bulks
+        },
+    }
+
+
+@contextmanager
+def _scene(streams: int) -> Iterator[Scene]:
+    with ExitStack() as stack:
+        redis = stack.enter_context(private_redis())
+        secret = create_all(redis.url, bench=FLAGS + 1)["bench"]
+        relay, port = stack.enter_context(relay_process(redis.url, "bench"))
+        until_ready(port)
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        importer = stack.enter_context(writer(redis.url, "bench"))
+        killer = stack.enter_context(writer(redis.url, "bench"))
+        held = stack.enter_context(watcher(port, stream_request(secret), streams))
+        yield Scene(relay.pid, held, importer, killer, Path(folder) / "flags.json")
+
+
+def _length(scene: Scene, bulk: Bulk, edit: int) -> float:
+    """How long an import takes by itself, until the last stream has all of it, in seconds."""
+    bulk(edit)
+    began = time.time()
+    scene.importer.receive()
+    end = scene.killer.kill(KILLED).written  # comes behind it
+    scene.streams.seen(end, WITHIN)
+    length = time.time() - began
+    scene.settle()
+    return length
+
+
+def _kill(scene: Scene, *, bulk: bool = False) -> dict[str, float]:
+    """Kill, and see how long it took; then let everything come to an end."""
+    scene.streams.begin()
+    seen = scene.streams.seen(scene.killer.kill(KILLED).written, WITHIN)
+    if seen.missing:
+        raise RuntimeError(f"{seen.missing} streams did not hear of the kill within {WITHIN:g} s")
+    if bulk:
+        scene.importer.receive()
+    scene.settle()
+    return {
+        "first": seen.delays[0],
+        "median": quantile(seen.delays, 0.5),
+        "p99": quantile(seen.delays, 0.99),
+        "last": seen.delays[-1],
+    }
+
+
+def tables(result: dict[str, Any]) -> Iterator[Table]:
+    """One table."""
+    title = f"a kill to {result['streams']} streams, medians of {len(result['rounds'])} rounds"
+    table = Table("while", "median stream, ms", "last stream, ms", "lowest", "highest", "last over idle", title=title)
+    for name, last in result["last_ms"].items():
+        over = result["last_over_idle"].get(name)
+        shown = f"{over['median']:.2f} ({over['lowest']:.2f}-{over['highest']:.2f})" if over else ""
+        median = result["median_ms"][name]["median"]
+        table.add_row(
+            name, *(f"{each:.1f}" for each in (median, last["median"], last["lowest"], last["highest"])), shown
+        )
+    yield table
+
+
+def plots(result: dict[str, Any]) -> Iterator[tuple[str, Figure]]:
+    """When the last stream had the kill, in each round."""
+    rows = {name: [each[name]["last"] for each in result["rounds"]] for name in result["last_ms"]}
+    title = f"a kill until the last of {result['streams']} streams has it"
+    yield NAME, strips(title, "milliseconds", rows, log=True)
