@@ -135,18 +135,24 @@ def _open(server: Server, count: int) -> dict[str, float]:
 
 def tables(result: dict[str, Any]) -> Iterator[Table]:
     """One table for each size."""
-    columns = ("per second", "MB/s", "server µs each", "client µs each", "client's ceiling /s")
+    columns = {
+        "per_second": "per second",
+        "mb_per_second": "MB/s",
+        "server_us": "server µs each",
+        "client_us": "client µs each",
+        "client_ceiling": "client's ceiling /s",
+    }
     for flags, size in result["sizes"].items():
         title = (
             f"new streams, {flags} flags, {result['in_flight']} on their way; medians of {len(size['rounds'])} rounds"
         )
-        table = Table("", "bytes", *columns, "rate over bare", "CPU over bare", title=title)
+        table = Table("", "bytes", *columns.values(), "rate over bare", "CPU over bare", title=title)
         for name, figures in size["servers"].items():
             over = size["over_bare"].get(name)
             table.add_row(
                 name,
                 str(size["start_bytes"][name]),
-                *(f"{each['median']:.0f}" for each in figures.values()),
+                *(f"{figures[figure]['median']:.0f}" for figure in columns),
                 *(_ranged(over[figure]) if over else "" for figure in ("per_second", "server_us")),
             )
         yield table

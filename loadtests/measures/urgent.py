@@ -3,16 +3,18 @@
 In turns: a kill on an idle relay; one during `flagrelay flags import` of a file with 1,000 flags, all of them changed;
 one while a script writes 1,000 flags one after another. The kills are written at moments that are spread evenly over
 the import's course, from its begin until the last stream has all of it: of five rounds the first kill comes after a
-tenth of it, the last after nine tenths. Times run from Redis's clock at the kill to its receipt.
+tenth of it, the last after nine tenths. `under way` counts the rounds in which the last stream had the import after
+the kill was written. Times run from Redis's clock at the kill to its receipt.
 """
 
 import json
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +27,8 @@ from rig.flags import flag_key, flags
 from rig.relays import create_all, until_ready
 from rig.streams import stream_request
 from rig.strips import strips
-from rig.watcher import Watcher, quantile, watcher
-from rig.writer import Writer, writer
+from rig.watcher import Seen, Watcher, watcher
+from rig.writer import Run, Writer, writer
 
 from flagrelay.cli.private_redis import private_redis
 from measures import Options
@@ -70,20 +72,18 @@ class Scene:
 
 def measure(options: Options, console: Console) -> dict[str, Any]:
     """Kill in turns: idle, during one import, during the other."""
-    streams = max(options.streams) // (8 if options.quick else 1)
+    streams = max(options.streams)
     edits = count(1_000_000)
     rounds: list[dict[str, dict[str, float]]] = []
     with _scene(streams) as scene:
         bulks: dict[str, Bulk] = {"import": scene.import_file, "single writes": scene.import_singly}
         console.log(f"urgent: {streams} streams are open")
-        lengths = {name: _length(scene, bulk, next(edits)) for name, bulk in bulks.items()}
+        lengths = {name: _length(scene, bulk, edits) for name, bulk in bulks.items()}
         for number in range(options.rounds):
             figures = {"idle": _kill(scene)}
             for name, bulk in bulks.items():
                 after = lengths[name] * (number + 0.5) / options.rounds
-                bulk(next(edits))
-                time.sleep(after)
-                figures[name] = {**_kill(scene, bulk=True), "after_ms": after * 1000}
+                figures[name] = _kill_during(scene, bulk, next(edits), after)
             rounds.append(figures)
             lasts = ", ".join(f"{name} {each['last']:.1f} ms" for name, each in figures.items())
             console.log(f"urgent, round {number + 1}: last stream {lasts}")
@@ -94,6 +94,7 @@ def measure(options: Options, console: Console) -> dict[str, Any]:
         "rounds": rounds,
         "last_ms": {name: summary([each[name]["last"] for each in rounds]) for name in rounds[0]},
         "median_ms": {name: summary([each[name]["median"] for each in rounds]) for name in rounds[0]},
+        "under_way": {name: int(sum(each[name]["under_way"] for each in rounds)) for name in bulks},
         "last_over_idle": {
             name: summary([each[name]["last"] / each["idle"]["last"] for each in rounds]) for name in bulks
         },
@@ -114,46 +115,57 @@ def _scene(streams: int) -> Iterator[Scene]:
         yield Scene(relay.pid, held, importer, killer, Path(folder) / "flags.json")
 
 
-def _length(scene: Scene, bulk: Bulk, edit: int) -> float:
-    """How long an import takes by itself, until the last stream has all of it, in seconds."""
-    bulk(edit)
-    began = time.time()
-    scene.importer.receive()
-    end = scene.killer.kill(KILLED).written  # comes behind it
-    scene.streams.seen(end, WITHIN)
-    length = time.time() - began
-    scene.settle()
-    return length
+def _length(scene: Scene, bulk: Bulk, edits: Iterator[int]) -> float:
+    """How long an import takes by itself, until the last stream has all of it, in seconds; the first warms up."""
+    for edit in islice(edits, 2):
+        until_idle(scene.relay)
+        scene.streams.begin()
+        bulk(edit)
+        began = time.time()
+        seen = scene.streams.seen(scene.importer.receive().written, WITHIN)
+    return seen.last_at - began
 
 
-def _kill(scene: Scene, *, bulk: bool = False) -> dict[str, float]:
-    """Kill, and see how long it took; then let everything come to an end."""
+def _kill(scene: Scene) -> dict[str, float]:
+    """Kill on an idle relay, and see how long it took."""
     scene.streams.begin()
-    seen = scene.streams.seen(scene.killer.kill(KILLED).written, WITHIN)
-    if seen.missing:
-        raise RuntimeError(f"{seen.missing} streams did not hear of the kill within {WITHIN:g} s")
-    if bulk:
-        scene.importer.receive()
+    seen = _everywhere(scene, scene.killer.kill(KILLED))
     scene.settle()
-    return {
-        "first": seen.delays[0],
-        "median": quantile(seen.delays, 0.5),
-        "p99": quantile(seen.delays, 0.99),
-        "last": seen.delays[-1],
-    }
+    return seen.delays
+
+
+def _kill_during(scene: Scene, bulk: Bulk, edit: int, after: float) -> dict[str, float]:
+    """Kill some time after a bulk import has begun, and see how long it took."""
+    scene.streams.begin()
+    bulk(edit)
+    time.sleep(after)
+    kill = scene.killer.kill(KILLED)
+    seen = _everywhere(scene, kill)
+    last = scene.importer.receive()
+    imported = max(last.written.values()) + _everywhere(scene, last).lasts[-1] / 1000
+    scene.settle()
+    return {**seen.delays, "after_ms": after * 1000, "under_way": float(imported > max(kill.written.values()))}
+
+
+def _everywhere(scene: Scene, run: Run) -> Seen:
+    seen = scene.streams.seen(run.written, WITHIN)
+    if seen.missing:
+        sys.exit(f"{seen.missing} streams did not hear of a change within {WITHIN:g} s")
+    return seen
 
 
 def tables(result: dict[str, Any]) -> Iterator[Table]:
     """One table."""
-    title = f"a kill to {result['streams']} streams, medians of {len(result['rounds'])} rounds"
-    table = Table("while", "median stream, ms", "last stream, ms", "lowest", "highest", "last over idle", title=title)
+    rounds = len(result["rounds"])
+    title = f"a kill to {result['streams']} streams, medians of {rounds} rounds"
+    heads = ("median stream, ms", "last stream, ms", "lowest", "highest", "last over idle", "under way")
+    table = Table("while", *heads, title=title)
     for name, last in result["last_ms"].items():
         over = result["last_over_idle"].get(name)
         shown = f"{over['median']:.2f} ({over['lowest']:.2f}-{over['highest']:.2f})" if over else ""
-        median = result["median_ms"][name]["median"]
-        table.add_row(
-            name, *(f"{each:.1f}" for each in (median, last["median"], last["lowest"], last["highest"])), shown
-        )
+        figures = (result["median_ms"][name]["median"], last["median"], last["lowest"], last["highest"])
+        under_way = f"{result['under_way'][name]} of {rounds}" if over else ""
+        table.add_row(name, *(f"{each:.1f}" for each in figures), shown, under_way)
     yield table
 
 
@@ -161,4 +173,4 @@ def plots(result: dict[str, Any]) -> Iterator[tuple[str, Figure]]:
     """When the last stream had the kill, in each round."""
     rows = {name: [each[name]["last"] for each in result["rounds"]] for name in result["last_ms"]}
     title = f"a kill until the last of {result['streams']} streams has it"
-    yield NAME, strips(title, "milliseconds", rows, log=True)
+    yield NAME, strips(title, "milliseconds", rows)

@@ -32,19 +32,21 @@ class Seen:
     """What streams got of some changes.
 
     Args:
-        delays: how long each change took to each stream, in milliseconds, in order.
-        lasts: how long each change took to the last stream that got it, in milliseconds, by revision.
+        delays: how long a change took to a stream, in milliseconds: first, median, p99 and last of all pairs.
+        lasts: how long each change took to the last stream that got it, in milliseconds, in the order of changes.
         missing: how many deliveries did not come: pairs of a change and a stream.
         revisions: how many revisions all streams went on by, whether one by one or several at once.
         reads: how many times something was read from a stream.
+        last_at: when the last of it came, in seconds since 1970.
         busy: the watcher's own share of a core.
     """
 
-    delays: list[float]
-    lasts: dict[int, float]
+    delays: dict[str, float]
+    lasts: list[float]
     missing: int
     revisions: int
     reads: int
+    last_at: float
     busy: float
 
 
@@ -75,11 +77,6 @@ def watcher(port: int, request: bytes, streams: int) -> Iterator[Watcher]:
     with companion(_watch, port, request, streams) as process:
         process.receive()
         yield Watcher(process)
-
-
-def quantile(ordered: list[float], q: float) -> float:
-    """A quantile of what is in order."""
-    return ordered[min(len(ordered) - 1, int(len(ordered) * q))]
 
 
 # -- the far end ------------------------------------------------------------------------------------------------------
@@ -190,12 +187,20 @@ class _Held:
                 lasts[revision] = (when - written[revision]) * 1000
                 delays.append(lasts[revision])
             had[descriptor] = has
-        delays.sort()
         return Seen(
-            delays=delays,
-            lasts=lasts,
+            delays=_spread(delays),
+            lasts=[lasts[revision] for revision in order if revision in lasts],
             missing=len(order) * len(had) - len(delays),
             revisions=sum(had.values()) - sum(self._began.values()),
             reads=self._reads,
+            last_at=self._notes[-1][0] if self._notes else 0.0,
             busy=busy,
         )
+
+
+def _spread(delays: list[float]) -> dict[str, float]:
+    if not delays:
+        return {}
+    delays.sort()
+    median, p99 = (delays[int(len(delays) * q)] for q in (0.5, 0.99))
+    return {"first": delays[0], "median": median, "p99": p99, "last": delays[-1]}

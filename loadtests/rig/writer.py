@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -53,11 +54,11 @@ class Writer:
         self._process.send(("steady", rate, seconds))
 
     def begin_import(self, path: str) -> None:
-        """Begin what `flagrelay flags import` does; `receive` has when it was done."""
+        """Begin what `flagrelay flags import` does; `receive` has its last change."""
         self._process.send(("import", path))
 
     def begin_single(self, flags: int, version: int) -> None:
-        """Begin to write flags one after another, as a script would; `receive` has when it was done."""
+        """Begin to write flags one after another, as a script would; `receive` has its last change."""
         self._process.send(("single", flags, version))
 
     def receive(self) -> Run:
@@ -107,8 +108,7 @@ async def _serve(pipe: Connection, redis_url: str, environment: str) -> None:
                 case ("steady", rate, seconds):
                     pipe.send(await _steady(store, environment, edits, rate=rate, seconds=seconds))
                 case ("import", path):
-                    await asyncio.to_thread(_import, path, environment, redis_url)
-                    pipe.send(Run(1))
+                    pipe.send(await asyncio.to_thread(_import, path, environment, redis_url))
                 case ("single", flags, version):
                     for number in range(flags):
                         draft = Draft(flags={flag_key(number): flag(number, version)}, actor="bench")
@@ -124,10 +124,13 @@ def _one(written: Written) -> Run:
     return Run(1, {written.revision: written.at / 1e6})
 
 
-def _import(path: str, environment: str, redis_url: str) -> None:
+def _import(path: str, environment: str, redis_url: str) -> Run:
     """The command itself, in a process that has imported it already: starting Python is not what is measured."""
-    with redirect_stdout(io.StringIO()):
-        cli.main(["flags", "import", path, "--env", environment, "--redis-url", redis_url], standalone_mode=False)
+    where = ["--env", environment, "--redis-url", redis_url]
+    with redirect_stdout(io.StringIO()) as said:
+        cli.main(["flags", "import", path, "--json", *where], standalone_mode=False)
+    answer = json.loads(said.getvalue())
+    return Run(1, {answer["revision"]: answer["at"] / 1e6})
 
 
 async def _steady(store: Store, environment: str, edits: Iterator[int], *, rate: float, seconds: float) -> Run:
