@@ -1,9 +1,9 @@
 """What leaves the relay for one stream: bytes of each event, with and without compression.
 
 One stream says nothing of encodings, the other `accept-encoding: gzip`; where the relay answers that as it is, because
-it does not compress, there is nothing to compare. Counted are the bytes of HTTP, heads and framing of chunks included; those of TCP and IP
-are not. Patches are of one flag each. How well flags compress depends on what is in them: these are made of words,
-rules, addresses and versions (`loadtests/rig/flags.py`).
+it does not compress, there is nothing to compare. Counted are the bytes of HTTP, heads and framing of chunks included;
+those of TCP and IP are not. Patches are of one flag each. How well flags compress depends on what is in them: these are
+made of words, rules, addresses and versions (`loadtests/rig/flags.py`).
 """
 
 import statistics
