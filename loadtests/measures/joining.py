@@ -17,7 +17,7 @@ from bench import relay_process, summary
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
-from rig.companion import cpu_seconds, until_idle
+from rig.companion import cpu_seconds, starved_seconds, until_idle
 from rig.joiner import Joiner, joiner
 from rig.relays import create_all, until_ready
 from rig.streams import stream_request
@@ -99,13 +99,19 @@ def _turn(scene: Scene, seconds: float, *, joining: bool = False) -> dict[str, f
     if joining:
         scene.joiner.begin(JOINING, AROUND_S + seconds)
     time.sleep(AROUND_S)
-    cpu = cpu_seconds(scene.relay)
+    cpu, starved = cpu_seconds(scene.relay), starved_seconds(scene.relay)
     scene.watcher.begin()
     run = scene.writer.steady(CHANGES, seconds)
     seen = scene.watcher.seen(run.written)
-    busy = (cpu_seconds(scene.relay) - cpu) / (seen.last_at - min(run.written.values()))
-    joined = scene.joiner.end() if joining else {}
-    return {**seen.delays, "missing": seen.missing, "relay_busy": busy, "watcher_busy": seen.busy, **joined}
+    took = seen.last_at - min(run.written.values())
+    return {
+        **seen.delays,
+        "missing": seen.missing,
+        "relay_busy": (cpu_seconds(scene.relay) - cpu) / took,
+        "relay_starved": (starved_seconds(scene.relay) - starved) / took,
+        "watcher_busy": seen.busy,
+        **(scene.joiner.end() if joining else {}),
+    }
 
 
 def tables(result: dict[str, Any]) -> Iterator[Table]:
@@ -114,13 +120,21 @@ def tables(result: dict[str, Any]) -> Iterator[Table]:
         f"{result['streams']} open streams, a change every {1000 / result['changes_per_second']:.0f} ms; "
         f"medians of {len(result['rounds'])} rounds"
     )
-    heads = ("median, ms", "p99, ms", "last, ms", "relay, of a core", "watcher, of a core", "p99 over quiet")
+    heads = (
+        "median, ms",
+        "p99, ms",
+        "last, ms",
+        "relay, of a core",
+        "relay, without a core",
+        "watcher, of a core",
+        "p99 over quiet",
+    )
     table = Table("", *heads, title=title)
     over = result["joining_over_quiet"]["p99"]
     for name in ("quiet", "joining"):
         turn = result["turns"][name]
         figures = (f"{turn[figure]['median']:.1f}" for figure in ("median", "p99", "last"))
-        busy = (f"{turn[figure]['median']:.2f}" for figure in ("relay_busy", "watcher_busy"))
+        busy = (f"{turn[figure]['median']:.2f}" for figure in ("relay_busy", "relay_starved", "watcher_busy"))
         ratio = f"{over['median']:.2f} ({over['lowest']:.2f}-{over['highest']:.2f})" if name == "joining" else ""
         table.add_row(name, *figures, *busy, ratio)
     yield table

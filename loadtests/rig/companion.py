@@ -61,8 +61,17 @@ def _run(target: Callable[..., None], *arguments: object) -> None:
 
 def cpu_seconds(pid: int) -> float:
     """What a process has used of the CPU so far, all its threads together."""
+    return _scheduled(pid, 0)
+
+
+def starved_seconds(pid: int) -> float:
+    """For how long a process could have run so far, and had no core: the machine is too small, or busy elsewhere."""
+    return _scheduled(pid, 1)
+
+
+def _scheduled(pid: int, column: int) -> float:
     tasks = Path(f"/proc/{pid}/task").glob("*/schedstat")
-    return sum(int(task.read_text(encoding="ascii").split()[0]) for task in tasks) / 1e9
+    return sum(int(task.read_text(encoding="ascii").split()[column]) for task in tasks) / 1e9
 
 
 def until_idle(pid: int, within: float = 10.0) -> None:
