@@ -25,6 +25,7 @@ from typing import Any
 
 from bench import relay_process, summary
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 from plots import COLOURS, INK, label_ends
 from rich.console import Console
 from rich.table import Table
@@ -202,11 +203,15 @@ def plots(result: dict[str, Any]) -> Iterator[tuple[str, Figure]]:
         rates = sorted(by_rate)
         lates = [statistics.median(by_rate[rate]) for rate in rates]
         axes.plot(rates, lates, "o-", color=colour, label=f"{streams} streams")
-    axes.axhline(TOO_LATE_MS, color=INK, linestyle=":", linewidth=1)
     axes.set(xscale="log", yscale="log", xlabel="changes written per second", ylabel="last stream, milliseconds")
     axes.set_title("how late the last stream has a change, at the end of a step")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_minor_locator(NullLocator())
+        axis.set_major_formatter("{x:,g}")
     axes.set(xlim=axes.get_xlim(), ylim=axes.get_ylim())
     label_ends(axes)
+    axes.axhline(TOO_LATE_MS, color=INK, linestyle=":", linewidth=1)
     yield NAME, figure
 
 

@@ -1,5 +1,6 @@
 """A process beside ours that is told what to do, and answers: what measures must not wait for what is measured."""
 
+import ctypes
 import os
 import signal
 import sys
@@ -11,6 +12,9 @@ from multiprocessing import Pipe, Process
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+
+PARENT_DEATH_SIGNAL = 1
+"""Linux's PR_SET_PDEATHSIG."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,7 @@ def companion(target: Callable[..., None], *arguments: object) -> Iterator[Compa
 
 def _run(target: Callable[..., None], *arguments: object) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever started us, and who ends us then
+    ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGKILL)  # also where it cannot
     target(*arguments)
 
 
