@@ -139,8 +139,7 @@ def tables(result: dict[str, Any]) -> Iterator[Table]:
         "per_second": "per second",
         "mb_per_second": "MB/s",
         "server_us": "server µs each",
-        "client_us": "client µs each",
-        "client_ceiling": "client's ceiling /s",
+        "client_ceiling": "client's ceiling",
     }
     for flags, size in result["sizes"].items():
         title = (

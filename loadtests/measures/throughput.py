@@ -40,13 +40,14 @@ from measures import Options
 
 NAME = "throughput"
 SIZES = (100, 1000, 4000)
-FIRST_DELIVERIES = 200_000
+FIRST_DELIVERIES = 1_000_000
 """A first search begins at a rate that makes so many deliveries a second."""
 
 MOST_CHANGES = 1000
 """Changes a second at which a first search begins, at most."""
 
 STEP_S = 2.0
+QUICK_S = 1.0
 FACTOR = 1.5
 MOST_ROUNDS = 3
 """A round takes most of a minute."""
@@ -64,22 +65,24 @@ BEHIND = 0.1
 class Scene:
     """A relay with streams, and a writer."""
 
-    streams: int
     relay: int
     watcher: Watcher
     writer: Writer
+    step: float
+    """Seconds."""
 
 
 def measure(options: Options, console: Console) -> dict[str, Any]:
     """Search for the highest rate, for each number of streams."""
     sizes = {}
+    step, most = (QUICK_S, 1) if options.quick else (STEP_S, MOST_ROUNDS)
     for streams in SIZES:
         if streams > max(options.streams):
             break
         rounds: list[list[dict[str, Any]]] = []
-        with _scene(streams) as scene:
+        with _scene(streams, step) as scene:
             rate = min(float(MOST_CHANGES), FIRST_DELIVERIES / streams)
-            for number in range(1, min(MOST_ROUNDS, options.rounds) + 1):
+            for number in range(1, min(most, options.rounds) + 1):
                 rounds.append(_search(scene, rate))
                 best = _best(rounds[-1])
                 rate = best["rate"] / FACTOR  # the next search begins a little below
@@ -88,7 +91,7 @@ def measure(options: Options, console: Console) -> dict[str, Any]:
                     f"{best['deliveries_per_second']:.0f} deliveries/s; then: {rounds[-1][-1]['verdict']}"
                 )
         sizes[str(streams)] = {"rounds": rounds, **_summary([_best(steps) for steps in rounds])}
-    return {"step_s": STEP_S, "factor": FACTOR, "sizes": sizes}
+    return {"step_s": step, "factor": FACTOR, "sizes": sizes}
 
 
 def _summary(bests: list[dict[str, Any]]) -> dict[str, Any]:
@@ -97,7 +100,7 @@ def _summary(bests: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 @contextmanager
-def _scene(streams: int) -> Iterator[Scene]:
+def _scene(streams: int, step: float) -> Iterator[Scene]:
     with ExitStack() as stack:
         redis = stack.enter_context(private_redis())
         secret = create_all(redis.url, bench=100)["bench"]
@@ -105,7 +108,7 @@ def _scene(streams: int) -> Iterator[Scene]:
         until_ready(port)
         writes = stack.enter_context(writer(redis.url, "bench"))
         held = stack.enter_context(watcher(port, stream_request(secret), streams))
-        yield Scene(streams, relay.pid, held, writes)
+        yield Scene(relay.pid, held, writes, step)
 
 
 def _search(scene: Scene, rate: float) -> list[dict[str, Any]]:
@@ -129,15 +132,15 @@ def _step(scene: Scene, rate: float) -> dict[str, Any]:
     until_idle(scene.relay)
     cpu, starved = cpu_seconds(scene.relay), starved_seconds(scene.relay)
     scene.watcher.begin()
-    run = scene.writer.steady(rate, STEP_S)
+    run = scene.writer.steady(rate, scene.step)
     seen = scene.watcher.seen(run.written, within=20)
     cpu, starved = cpu_seconds(scene.relay) - cpu, starved_seconds(scene.relay) - starved
-    took = max(STEP_S, seen.last_at - min(run.written.values()))
+    took = max(scene.step, seen.last_at - min(run.written.values()))
     third = max(1, len(seen.lasts) // 3)
     early, late = statistics.median(seen.lasts[:third]), statistics.median(seen.lasts[-third:])
     return {
         "rate": rate,
-        "verdict": _verdict(seen, run, early, late),
+        "verdict": _verdict(scene, seen, run, early, late),
         "changes_per_second": len(run.written) / took,
         "deliveries_per_second": seen.revisions / took,
         "deliveries_per_read": seen.revisions / max(1, seen.reads),
@@ -150,8 +153,8 @@ def _step(scene: Scene, rate: float) -> dict[str, Any]:
     }
 
 
-def _verdict(seen: Seen, run: Run, early: float, late: float) -> str:
-    if len(run.written) < run.wanted or run.late > STEP_S * BEHIND:
+def _verdict(scene: Scene, seen: Seen, run: Run, early: float, late: float) -> str:
+    if len(run.written) < run.wanted or run.late > scene.step * BEHIND:
         return "the writer falls behind"
     if seen.missing or late > TOO_LATE_MS:
         return "the lag is large"
@@ -173,26 +176,28 @@ def _best(steps: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def tables(result: dict[str, Any]) -> Iterator[Table]:
-    """What was sustained, and what came next."""
+    """What was sustained, and why no more."""
     columns = {
-        "changes_per_second": ("changes/s", 0),
         "deliveries_per_second": ("deliveries/s", 0),
-        "deliveries_per_read": ("deliveries per read", 1),
-        "late_last_ms": ("last stream, ms", 1),
-        "relay_busy": ("relay, of a core", 2),
-        "relay_starved": ("relay, without a core", 2),
-        "relay_us_per_delivery": ("relay µs per delivery", 2),
-        "watcher_busy": ("watcher, of a core", 2),
+        "deliveries_per_read": ("per read", 1),
+        "late_last_ms": ("last, ms", 1),
+        "relay_us_per_delivery": ("relay µs each", 2),
+        "relay_busy": ("relay", 2),
+        "relay_starved": ("without a core", 2),
+        "watcher_busy": ("watcher", 2),
     }
     heads = [head for head, _ in columns.values()]
-    table = Table("streams", *heads, "lowest-highest changes/s", "beyond that", title="what a relay keeps up with")
+    table = Table("streams", "changes/s", *heads, title="what a relay keeps up with; relay and watcher: of a core")
+    beyond = Table("streams", "steps that were not sustained, and why", title="beyond that")
     for streams, size in _by_number(result):
         cells = [f"{size[name]['median']:,.{digits}f}" for name, (_, digits) in columns.items()]
         changes = size["changes_per_second"]
-        beyond = Counter(step["verdict"] for steps in size["rounds"] for step in steps if not _sustained(step))
-        verdicts = ", ".join(f"{verdict} ({times} of {beyond.total()})" for verdict, times in beyond.most_common())
-        table.add_row(str(streams), *cells, f"{changes['lowest']:,.0f}-{changes['highest']:,.0f}", verdicts)
+        ranged = f"{changes['median']:,.0f} ({changes['lowest']:,.0f}-{changes['highest']:,.0f})"
+        table.add_row(str(streams), ranged, *cells)
+        verdicts = Counter(step["verdict"] for steps in size["rounds"] for step in steps if not _sustained(step))
+        beyond.add_row(str(streams), ", ".join(f"{verdict} ({times})" for verdict, times in verdicts.most_common()))
     yield table
+    yield beyond
 
 
 def plots(result: dict[str, Any]) -> Iterator[tuple[str, Figure]]:
