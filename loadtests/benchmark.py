@@ -2,7 +2,7 @@
 
     make bench                                    # everything; writes docs/performance
     make bench ARGS="--quick"                     # a first look in two minutes; writes nothing
-    python loadtests/benchmark.py --only fan-out --streams 1000 --rounds 9
+    make bench ARGS="--only fan-out --streams 8000 --rounds 15 --contenders floor flagrelay"
 
 What is measured is in `loadtests/measures/`, a module each, and what is measured beside flagrelay in
 `loadtests/contenders/`. Results of measures that are left out stay as they are, each with its own date and machine.
@@ -12,6 +12,7 @@ import argparse
 import json
 import pkgutil
 import subprocess
+import sys
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
@@ -20,13 +21,15 @@ from typing import Any, cast
 import machine
 import measures
 import report
+from contenders.roster import CONTENDERS
 from measures import Measure, Options
 from rich.console import Console
 
 ROOT = Path(__file__).resolve().parent.parent
+DOCS = Path("docs", "performance")
 RESULTS = "results.json"
 FIRST = "fan_out"
-QUICK_STREAMS = (100, 1000)
+QUICK_STREAMS = (1000,)
 
 
 def main() -> None:
@@ -37,9 +40,12 @@ def main() -> None:
         rounds=chosen.rounds or (3 if chosen.quick else 5),
         quick=chosen.quick,
         streams=tuple(chosen.streams or (QUICK_STREAMS if chosen.quick else Options().streams)),
+        contenders=tuple(chosen.contenders or ()),
+        apart=not chosen.unpinned,
     )
     console = Console(stderr=True, highlight=False)
-    out = chosen.out or (None if chosen.quick else ROOT / "docs" / "performance")
+    whole = not (chosen.quick or chosen.contenders or chosen.unpinned)
+    out = chosen.out or (ROOT / DOCS if whole else None)
     results: dict[str, Any] = {}
     for name in chosen.only or known:
         console.rule(name)
@@ -61,9 +67,17 @@ def _arguments(names: list[str]) -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", help=f"of: {', '.join(names)}")
     parser.add_argument("--rounds", type=int, help="rounds per figure (5; 3 with --quick)")
     parser.add_argument("--streams", type=int, nargs="+", help="sizes, one after another (100 1000 4000 8000)")
-    parser.add_argument("--quick", action="store_true", help="few streams, few rounds; writes nothing without --out")
+    parser.add_argument(
+        "--contenders", nargs="+", choices=list(CONTENDERS), metavar="NAME", help=f"of: {', '.join(CONTENDERS)}"
+    )
+    parser.add_argument("--quick", action="store_true", help="few streams, few rounds")
+    parser.add_argument("--unpinned", action="store_true", help="let the kernel choose cores for servers and receivers")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
-    parser.add_argument("--out", type=Path, help="where results and plots go (docs/performance)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help=f"where results and plots go ({DOCS}; a part, or what is quick or unpinned, is only written with this)",
+    )
     return parser.parse_args()
 
 
@@ -95,9 +109,12 @@ def _write(out: Path, fresh: dict[str, Any], known: dict[str, Measure]) -> None:
     path = out / RESULTS
     old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     results = {name: entry for name, entry in (old | fresh).items() if name in known}
-    path.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     report.write(out, results, known)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("stopped; measures that had ended are written")

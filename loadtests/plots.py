@@ -14,6 +14,9 @@ from matplotlib.figure import Figure
 INK = "#7d8590"
 """Text and axes: a grey with enough contrast to white and to black."""
 
+OURS, OTHERS, FLOOR = "#2f81c7", "#d9730d", "#8a8f98"
+"""flagrelay, its peers, and the floor below all."""
+
 COLOURS = ("#2f81c7", "#d9730d", "#1f9e77", "#c2569b", "#8a8f98", "#a58a00", "#5b6ee1", "#b3502f")
 """For series, in this order: told apart with any kind of colour vision, and seen on white and on black."""
 

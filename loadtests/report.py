@@ -27,7 +27,8 @@ def write(out: Path, results: Mapping[str, Any], known: Mapping[str, Measure]) -
     readme = out / "README.md"
     before, _, rest = (readme.read_text(encoding="utf-8") if readme.exists() else EMPTY).partition(BEGIN)
     after = rest.partition(END)[2]
-    readme.write_text(before + BEGIN + "\n\n" + "\n\n".join(sections) + "\n\n" + END + after, encoding="utf-8")
+    made = "\n\n".join([before + BEGIN, *sections, END])
+    readme.write_text(made + after, encoding="utf-8")
 
 
 def _section(measure: Measure, entry: Mapping[str, Any], images: list[str]) -> Iterator[str]:
@@ -56,7 +57,8 @@ def markdown(table: Table) -> str:
     """A rich table of plain texts, as Markdown."""
     columns = [[_cell(cell) for cell in column.cells] for column in table.columns]
     heads = [_cell(column.header) for column in table.columns]
-    lines = [heads, ["---", *("---:" for _ in heads[1:])], *zip(*columns, strict=True)]
+    rules = ["---:" if all(cell[:1].isdigit() for cell in column if cell) else "---" for column in columns]
+    lines = [heads, rules, *zip(*columns, strict=True)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

@@ -27,11 +27,15 @@ class Options:
         rounds: how many rounds each figure is the median of.
         quick: a first look: few streams, short rounds.
         streams: how many streams to measure with, one after another, where a measure does so.
+        apart: whether receiver and servers are kept on cores of their own, where a measure does so.
+        contenders: names of those that are measured side by side, where a measure does so; none: all.
     """
 
     rounds: int = 5
     quick: bool = False
     streams: tuple[int, ...] = (100, 1000, 4000, 8000)
+    contenders: tuple[str, ...] = ()
+    apart: bool = True
 
 
 class Measure(Protocol):
