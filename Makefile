@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak check format clean
+.PHONY: help demo test soak bench check format clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -33,7 +33,15 @@ MINUTES ?= 10
 soak: $(VENV)/.dev ## Streams, changes and faults, nothing lost (MINUTES=10)
 	@$(BIN)/python loadtests/soak.py --minutes $(MINUTES) $(ARGS)
 
-check: $(VENV)/.dev ## Format, lint, types, import contracts
+$(VENV)/.bench: $(VENV)/.dev
+	@echo "installing what draws plots into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
+	@touch $@
+
+bench: $(VENV)/.bench ## Measure everything, write docs/performance (ARGS="--quick")
+	@$(BIN)/python loadtests/benchmark.py $(ARGS)
+
+check: $(VENV)/.bench ## Format, lint, types, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy

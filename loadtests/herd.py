@@ -18,15 +18,15 @@ import re
 import select
 import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from multiprocessing import Pipe, Process
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
 from bench import finish, need_descriptors, options, ready, relay_process, resident
 from rich.console import Console
 from rich.table import Table
+from rig.bare import bare_server
+from rig.companion import Companion, companion
 
 from flagrelay.cli.private_redis import private_redis
 from flagrelay.store.access_keys import create_access_key
@@ -67,18 +67,17 @@ async def _measure(chosen: argparse.Namespace) -> dict[str, Any]:
         herds: list[dict[str, float]] = []
         console.log(f"opening {chosen.streams} streams")
         with (
-            _process(_watch, port, request, chosen.streams) as watcher,
-            _process(_write, redis.url) as writer,
-            _process(_bare_server) as bare,
+            companion(_watch, port, request, chosen.streams) as watcher,
+            companion(_write, redis.url) as writer,
+            bare_server(b"HTTP/1.1 200 OK\r\n\r\nevent: put\n\n") as (_, bare_port),
         ):
-            watcher.recv()
-            bare_port = bare.recv()
+            watcher.receive()
             for round_ in range(1, chosen.rounds + 1):
                 phases["quiet"].append(_propagation(watcher, writer, lambda: time.sleep(3)))
-                with _process(_herd, bare_port, others, chosen.herd) as control:
+                with companion(_herd, bare_port, others, chosen.herd) as control:
                     phases["control"].append(_propagation(watcher, writer, lambda: _started(control)))
                 await asyncio.sleep(1)
-                with _process(_herd, port, others, chosen.herd) as herd:
+                with companion(_herd, port, others, chosen.herd) as herd:
                     phases["herd"].append(_propagation(watcher, writer, lambda: herds.append(_started(herd))))
                 await asyncio.sleep(2)
                 p99 = {name: _quantile(rounds[-1], 0.99) for name, rounds in phases.items()}
@@ -112,23 +111,22 @@ async def _environment(store: Store, name: str, count: int) -> bytes:
     return f"GET /v1/stream HTTP/1.1\r\nhost: bench\r\nauthorization: Bearer {secret}\r\n\r\n".encode()
 
 
-def _propagation(watcher: Connection, writer: Connection, meanwhile: Callable[[], object]) -> Latencies:
+def _propagation(watcher: Companion, writer: Companion, meanwhile: Callable[[], object]) -> Latencies:
     """How long each change took to each stream, in milliseconds, while something goes on."""
     watcher.send("begin")
     writer.send("begin")
     time.sleep(0.2)
     meanwhile()
     writer.send("end")
-    at: dict[int, float] = writer.recv()
+    at: dict[int, float] = writer.receive()
     time.sleep(1)
     watcher.send("end")
-    arrivals: list[tuple[int, float]] = watcher.recv()
+    arrivals: list[tuple[int, float]] = watcher.receive()
     return [(when - at[number]) * 1000 for number, when in arrivals if number in at]
 
 
-def _started(herd: Connection) -> dict[str, float]:
-    herd.send("go")
-    answer: dict[str, float] = herd.recv()
+def _started(herd: Companion) -> dict[str, float]:
+    answer: dict[str, float] = herd.ask("go", 150)
     return answer
 
 
@@ -186,25 +184,6 @@ def _write(pipe: Connection, redis_url: str) -> None:
                     await asyncio.sleep(EVERY)
                 pipe.recv()
                 pipe.send(written)
-
-    asyncio.run(run())
-
-
-def _bare_server(pipe: Connection) -> None:
-    """Accepts, reads a request, answers a few bytes: no relay."""
-    need_descriptors(15_000)
-
-    class Bare(asyncio.Protocol):
-        def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            self.transport = transport
-
-        def data_received(self, data: bytes) -> None:  # noqa: ARG002 - asyncio's signature
-            self.transport.write(b"HTTP/1.1 200 OK\r\n\r\nevent: put\n\n")  # type: ignore[attr-defined]  # asyncio's
-
-    async def run() -> None:
-        server = await asyncio.get_running_loop().create_server(Bare, "127.0.0.1", 0, backlog=1024)
-        pipe.send(server.sockets[0].getsockname()[1])
-        await server.serve_forever()
 
     asyncio.run(run())
 
@@ -300,19 +279,6 @@ def _flag(number: int) -> dict[str, Any]:
         "targeting": rule,
         "metadata": {"n": number},
     }
-
-
-@contextmanager
-def _process(target: Callable[..., None], *arguments: object) -> Iterator[Connection]:
-    ours, theirs = Pipe()
-    process = Process(target=target, args=(theirs, *arguments), daemon=True)
-    process.start()
-    theirs.close()
-    try:
-        yield ours
-    finally:
-        process.kill()
-        process.join()
 
 
 def _show(result: dict[str, Any]) -> None:
