@@ -3,9 +3,10 @@ PYTHON ?= python3.11
 VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
+HOST   :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak check format clean
+.PHONY: help demo test soak load check format clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -23,6 +24,12 @@ $(VENV)/.dev: $(VENV)/.user
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group dev
 	@touch $@
 
+$(VENV)/.load: $(VENV)/.user
+	@echo "installing locust into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group load
+	@touch $@
+
 demo: $(VENV)/.user ## Run the main job: 200 streams, one un-release (ARGS="--seconds 10")
 	@$(BIN)/flagrelay demo $(ARGS)
 
@@ -32,6 +39,9 @@ test: $(VENV)/.dev ## Run all tests, a real Redis included (ARGS="-k drain")
 MINUTES ?= 10
 soak: $(VENV)/.dev ## Streams, changes and faults, nothing lost (MINUTES=10)
 	@$(BIN)/python loadtests/soak.py --minutes $(MINUTES) $(ARGS)
+
+load: $(VENV)/.load ## Locust on a relay of its own, or on yours (HOST=https://relay.example)
+	@$(BIN)/python loadtests/load.py $(if $(HOST),--host '$(HOST)') $(ARGS)
 
 check: $(VENV)/.dev ## Format, lint, types, import contracts
 	$(BIN)/ruff format --check .
