@@ -3,9 +3,10 @@ PYTHON ?= python3.11
 VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
+HOST   :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak bench check format clean
+.PHONY: help demo test soak bench load check format clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -23,6 +24,12 @@ $(VENV)/.dev: $(VENV)/.user
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group dev
 	@touch $@
 
+$(VENV)/.load: $(VENV)/.user
+	@echo "installing locust into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group load
+	@touch $@
+
 demo: $(VENV)/.user ## Run the main job: 200 streams, one un-release (ARGS="--seconds 10")
 	@$(BIN)/flagrelay demo $(ARGS)
 
@@ -33,15 +40,13 @@ MINUTES ?= 10
 soak: $(VENV)/.dev ## Streams, changes and faults, nothing lost (MINUTES=10)
 	@$(BIN)/python loadtests/soak.py --minutes $(MINUTES) $(ARGS)
 
-$(VENV)/.bench: $(VENV)/.dev
-	@echo "installing what draws plots into $(VENV) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
-	@touch $@
-
-bench: $(VENV)/.bench ## Measure everything, write docs/performance (ARGS="--quick")
+bench: $(VENV)/.dev ## Measure everything, write docs/performance (ARGS="--quick")
 	@$(BIN)/python loadtests/benchmark.py $(ARGS)
 
-check: $(VENV)/.bench ## Format, lint, types, import contracts
+load: $(VENV)/.load ## Locust on a relay of its own, or on yours (HOST=https://relay.example)
+	@$(BIN)/python loadtests/load.py $(if $(HOST),--host '$(HOST)') $(ARGS)
+
+check: $(VENV)/.dev ## Format, lint, types, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
