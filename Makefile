@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak check format clean
+.PHONY: help demo test soak simulate check format clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -32,6 +32,9 @@ test: $(VENV)/.dev ## Run all tests, a real Redis included (ARGS="-k drain")
 MINUTES ?= 10
 soak: $(VENV)/.dev ## Streams, changes and faults, nothing lost (MINUTES=10)
 	@$(BIN)/python loadtests/soak.py --minutes $(MINUTES) $(ARGS)
+
+simulate: $(VENV)/.dev ## What 10,000 to 10 million SDKs need (ARGS="--sdks 300000")
+	@$(BIN)/python loadtests/scaling.py simulate $(ARGS)
 
 check: $(VENV)/.dev ## Format, lint, types, import contracts
 	$(BIN)/ruff format --check .
