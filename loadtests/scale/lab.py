@@ -1,6 +1,7 @@
 """What measures run on: a private Redis with an environment of flags, a writer in its own process, and relays."""
 
 import asyncio
+import signal
 import socket
 import sys
 import time
@@ -149,7 +150,7 @@ async def _write_one(store: Store, number: int) -> float:
 def process(target: Callable[..., None], *arguments: object) -> Iterator[Connection]:
     """A process with a pipe to it, while the block lasts."""
     ours, theirs = Pipe()
-    child = Process(target=target, args=(theirs, *arguments), daemon=True)
+    child = Process(target=_run, args=(target, theirs, *arguments), daemon=True)
     child.start()
     theirs.close()
     try:
@@ -158,6 +159,11 @@ def process(target: Callable[..., None], *arguments: object) -> Iterator[Connect
         ours.close()
         child.kill()
         child.join()
+
+
+def _run(target: Callable[..., None], *arguments: object) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever started us, and who ends us then
+    target(*arguments)
 
 
 # -- what processes use -----------------------------------------------------------------------------------------------

@@ -47,7 +47,7 @@ def propagation(scenarios: Sequence[Document]) -> Figure:
         for panel, scenario in zip(panels, scenarios, strict=True):
             _propagation_panel(panel, scenario)
         panels[0].set_ylabel("SDKs that have the change, %")
-        panels[-1].legend(loc="lower right", frameon=False)
+        panels[0].legend(loc="upper left", frameon=False)
     return figure
 
 
@@ -56,6 +56,7 @@ def _propagation_panel(panel: Axes, scenario: Document) -> None:
         shares, milliseconds = zip(*times["curve"], strict=True)
         panel.plot(milliseconds, [share * 100 for share in shares], color=colour, label=NETWORKS.get(name, name))
     panel.set_xscale("log")
+    panel.xaxis.set_major_formatter("{x:g}")
     panel.set_title(f"{scenario['sdks']:,} SDKs, {scenario['fleet']['relays']:,} relays")
     panel.set_xlabel("ms after the write (logarithmic)")
     panel.grid(visible=True, color=INK, alpha=0.25, linewidth=0.5)

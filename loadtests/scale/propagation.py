@@ -20,7 +20,20 @@ from scale.fleet import Counts, Fleet
 Milliseconds = npt.NDArray[np.float32]
 
 PERCENTILES = {"first": 0.0, "p50": 0.5, "p99": 0.99, "p99.9": 0.999, "last": 1.0}
-CURVE = (0.0001, *(round(step / 40, 3) for step in range(1, 40)), 0.985, 0.99, 0.995, 0.999, 0.9999, 1.0)
+CURVE = (
+    0.0001,
+    0.001,
+    0.005,
+    0.01,
+    0.015,
+    *(round(step / 40, 3) for step in range(1, 40)),
+    0.985,
+    0.99,
+    0.995,
+    0.999,
+    0.9999,
+    1.0,
+)
 """Where a distribution is noted to be drawn."""
 
 

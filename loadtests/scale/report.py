@@ -51,8 +51,9 @@ def number(value: float) -> str:
         return "0"
     if abs(value) < 1:
         return f"{value:.2g}"
-    places = 2 - math.floor(math.log10(abs(value)))
-    return f"{round(value, places):,.{max(0, places)}f}"
+    rounded = float(f"{value:.3g}")
+    places = max(0, 2 - math.floor(math.log10(abs(rounded))))
+    return f"{rounded:,.{places}f}"
 
 
 def size(value: float) -> str:
