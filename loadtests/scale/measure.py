@@ -47,6 +47,10 @@ HERD = 2000
 SUBSCRIBERS = (1, 10, 100, 500)
 MESSAGES = 100
 BEAT = 0.5
+SLOW_BEAT = 1.5
+PAUSE = 0.1
+"""Seconds of silence that end a piece of what is sent: far less than a slow beat."""
+
 VERIFY = 0.05
 
 
@@ -54,13 +58,13 @@ def measure(console: Console) -> Document:
     """Every constant of the model, with what it was measured on."""
     began, on = time.monotonic(), machine()
     with lab() as here:
-        patch, document = _fan_out(here, console)
-        sizes = _sizes(here, patch, console)
+        sizes = _sizes(here, console)
+        document = _fan_out(here, console)
         document |= {
             "bytes": sizes,
             "heartbeat": _heartbeats(here, sizes["plain"]["heartbeat"], console),
             "joins": {kind: _joins(here, kind, console) for kind in ("full", "current")},
-            "redis": _redis(here, patch, console),
+            "redis": _redis(here, sizes["plain"]["patch"], console),
         }
     console.log(f"measured in {time.monotonic() - began:.0f} s")
     return {"measured": datetime.now(UTC).date().isoformat(), "machine": on, **document}
@@ -84,8 +88,8 @@ def machine() -> Document:
 # -- the relay --------------------------------------------------------------------------------------------------------
 
 
-def _fan_out(here: Lab, console: Console) -> tuple[bytes, Document]:
-    """A change to more and more streams of one relay: when each has it, and what it costs. Also one change's bytes."""
+def _fan_out(here: Lab, console: Console) -> Document:
+    """A change to more and more streams of one relay: when each has it, and what it costs."""
     rounds: dict[str, Rounds] = {}
     with relay(here) as (pid, port), writer(here) as writes:
         until_idle(pid)
@@ -100,10 +104,8 @@ def _fan_out(here: Lab, console: Console) -> tuple[bytes, Document]:
             console.log(f"{count} streams: {slope:.1f} µs per stream")
         per_stream = (resident(pid) - empty) / opened
         in_kernel = (kernel_bytes() - kernel) / opened / 2  # both ends of each connection are here
-        writes.write(1)
-        patch = streams.last_data()
         streams.close()
-    return patch, {
+    return {
         "fan_out": {"rounds": rounds},
         "memory": {
             "relay_without_streams": empty,
@@ -181,30 +183,32 @@ def _joins(here: Lab, kind: str, console: Console) -> Document:
 # -- bytes ------------------------------------------------------------------------------------------------------------
 
 
-def _sizes(here: Lab, patch: bytes, console: Console) -> Document:
+def _sizes(here: Lab, console: Console) -> Document:
     """Bytes of what is sent, as they are on a connection; and with compression, where the relay has it."""
-    with relay(here, "--heartbeat-interval", str(BEAT)) as (_, port):
-        plain = _stream_sizes(here, port)
+    with relay(here, "--heartbeat-interval", str(SLOW_BEAT)) as (_, port), writer(here) as writes:
+        plain = _stream_sizes(here, port, writes)
         with _stream(here, port, gzip=True) as sock:
             compressed = b"content-encoding: gzip" in _receive(sock, b"\r\n\r\n").lower()
-        gzip = _stream_sizes(here, port, gzip=True) if compressed else None
-    sizes = {"plain": {**plain, "patch": len(patch)}, "gzip": gzip}
+        gzip = _stream_sizes(here, port, writes, gzip=True) if compressed else None
+    sizes = {"plain": plain, "gzip": gzip}
     console.log(f"bytes: {sizes}")
     return sizes
 
 
-def _stream_sizes(here: Lab, port: int, *, gzip: bool = False) -> dict[str, int]:
-    """The beginning of a stream (`put` and all), the beginning of one that is current, and a heartbeat.
+def _stream_sizes(here: Lab, port: int, writes: Writer, *, gzip: bool = False) -> dict[str, int]:
+    """The beginning of a stream (`put` and all), the beginning of one that is current, a heartbeat, and a change.
 
-    Pieces are told apart by the pauses between them: the next comes with the next heartbeat, or with a change.
+    Pieces are told apart by the pauses between them, so it all begins just behind a heartbeat.
     """
-    last_id = _last_id(here, port)
-    with _stream(here, port, gzip=gzip) as full, _stream(here, port, last_id, gzip=gzip) as current, writer(here) as w:
-        sizes = {"full": len(_piece(full)), "current": len(_piece(current)), "heartbeat": len(_piece(full))}
-        if gzip:
-            _piece(current)
-            w.write(1)
+    with _stream(here, port) as scout:
+        _piece(scout)
+        _piece(scout)
+        last_id = _last_id(here, port)
+        with _stream(here, port, gzip=gzip) as full, _stream(here, port, last_id, gzip=gzip) as current:
+            sizes = {"full": len(_piece(full)), "current": len(_piece(current)), "heartbeat": len(_piece(full))}
+            writes.write(1)
             sizes["patch"] = len(_piece(full))
+            writes.written()
     return sizes
 
 
@@ -230,7 +234,7 @@ def _piece(sock: socket.socket) -> bytes:
     data = sock.recv(262_144)
     more = select.poll()
     more.register(sock, select.POLLIN)
-    while more.poll(BEAT / 5 * 1000):
+    while more.poll(PAUSE * 1000):
         data += sock.recv(262_144)
     return data
 
@@ -257,8 +261,8 @@ def _delivered_bytes(port: int) -> int:
 # -- Redis ------------------------------------------------------------------------------------------------------------
 
 
-def _redis(here: Lab, patch: bytes, console: Console) -> Document:
-    message = b"x" * len(patch)
+def _redis(here: Lab, size: int, console: Console) -> Document:
+    message = b"x" * size
     fan_out = {}
     with private_redis(port=free_port()) as redis:
         for count in SUBSCRIBERS:

@@ -171,6 +171,16 @@ def test_processes_that_share_cores_take_longer_and_one_alone_does_not() -> None
     assert shared(Fleet(6000, 3), CONSTANTS, cores=64) == pytest.approx(3 * 4 / 10)  # who receives is one process
 
 
+def test_processes_that_share_cores_end_together() -> None:
+    fleet = Fleet(6000, 3)
+    streams = np.full(3, 2000)
+
+    rounds = Rounds.draw(np.random.default_rng(1), fleet, streams, CONSTANTS, None, stretch=2.0)
+
+    assert len(set(rounds.per_stream)) == 1
+    assert 2 * 0.009 <= rounds.per_stream[0] <= 2 * 0.012
+
+
 # -- a herd -----------------------------------------------------------------------------------------------------------
 
 
