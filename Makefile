@@ -6,7 +6,7 @@ ARGS   ?=
 HOST   :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak bench load check format clean
+.PHONY: help demo test soak bench load simulate check format clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -45,6 +45,9 @@ bench: $(VENV)/.dev ## Measure everything, write docs/performance (ARGS="--quick
 
 load: $(VENV)/.load ## Locust on a relay of its own, or on yours (HOST=https://relay.example)
 	@$(BIN)/python loadtests/load.py $(if $(HOST),--host '$(HOST)') $(ARGS)
+
+simulate: $(VENV)/.dev ## What 10,000 to 10 million SDKs need (ARGS="--sdks 300000")
+	@$(BIN)/python loadtests/scaling.py simulate $(ARGS)
 
 check: $(VENV)/.dev ## Format, lint, types, import contracts
 	$(BIN)/ruff format --check .
