@@ -18,6 +18,7 @@ from flagrelay.errors import SettingError
 from flagrelay.server.app import create_app
 from flagrelay.server.arrival import Arrivals
 from flagrelay.server.context import Context
+from flagrelay.server.garbage import settle_garbage
 from flagrelay.server.handover import HandoverProtocol
 from flagrelay.server.logs import configure_logs
 from flagrelay.server.pace import Pace
@@ -46,6 +47,7 @@ def serve(settings: Settings) -> int:
     listener = bind(settings.host, settings.port)
     raise_descriptor_limit(settings.max_streams)
     server = RelayServer(settings)
+    settle_garbage()
     server.run(sockets=[listener])
     return server.status
 
