@@ -83,7 +83,7 @@ def compile_changed(compiled: Compiled, change: Change, source: Source) -> Compi
     kept = compiled.flags
     if change.metadata is not None:
         kept = {
-            key: CompiledFlag(key, _object(source.flags[key]), flag.rule, source.metadata)
+            key: flag.with_metadata(_object(source.flags[key]), source.metadata)
             for key, flag in compiled.flags.items()
             if key in source.flags
         }

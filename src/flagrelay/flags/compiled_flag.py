@@ -1,6 +1,7 @@
 """A flag, ready to be resolved: its rule is a function, its possible resolutions are made."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from flagrelay.errors import DefinitionError, RuleTooLong
@@ -17,27 +18,70 @@ LONGEST_SHOWN = 80
 class CompiledFlag:
     """One flag of a snapshot.
 
+    Its rule is compiled when somebody first asks what it says: a relay that only passes definitions on never does, and
+    a thousand new ones keep no change waiting.
+
     Args:
         key: its key.
         definition: as it is stored.
-        rule: its targeting, compiled; None where it has none; what is wrong, where something is.
+        rule: compiles its targeting; gives None where it has none, and what is wrong where something is.
         metadata: the flag set's.
     """
 
-    __slots__ = ("_by_variant", "_fractions", "_otherwise", "_run", "key", "metadata", "rule", "server_only", "timed")
+    __slots__ = (
+        "_by_variant",
+        "_compile",
+        "_definition",
+        "_fractions",
+        "_otherwise",
+        "_rule",
+        "_run",
+        "key",
+        "metadata",
+        "server_only",
+    )
 
     def __init__(
-        self, key: str, definition: Definition, rule: CompiledRule | DefinitionError | None, metadata: Metadata
+        self,
+        key: str,
+        definition: Definition,
+        rule: Callable[[], CompiledRule | DefinitionError | None],
+        metadata: Metadata,
     ) -> None:
         self.key = key
-        self.rule = rule
         self.metadata = _merged(metadata, definition.get("metadata"))
         self.server_only = self.metadata.get("serverOnly") is True
-        self.timed = isinstance(rule, CompiledRule) and rule.timed
+        self._definition = definition
+        self._compile = rule
+        self._rule: CompiledRule | DefinitionError | None = None
         self._fractions = _has_fractions(definition.get("variants"))
         self._run: Function | None = None
         self._by_variant: dict[str, Resolution] = {}
-        self._otherwise = self._outcome(definition, rule)
+        self._otherwise: Resolution | None = None
+
+    @property
+    def rule(self) -> CompiledRule | DefinitionError | None:
+        """Its targeting, compiled; None where it has none; what is wrong, where something is."""
+        if self._otherwise is None:
+            self._prepare()
+        return self._rule
+
+    @property
+    def timed(self) -> bool:
+        """Whether what it says changes with time."""
+        return isinstance(self.rule, CompiledRule) and self.rule.timed
+
+    def with_metadata(self, definition: Definition, metadata: Metadata) -> "CompiledFlag":
+        """The same flag in a flag set with other metadata; its rule is not compiled again."""
+        known = self._rule
+        rule = self._compile if self._otherwise is None else lambda: known
+        return CompiledFlag(self.key, definition, rule, metadata)
+
+    def _prepare(self) -> Resolution:
+        self._rule = self._compile()
+        # Last, since it tells that all is there, to other threads too.
+        self._otherwise = self._outcome(self._definition, self._rule)
+        return self._otherwise
 
     def _outcome(self, definition: Definition, rule: CompiledRule | DefinitionError | None) -> Resolution:
         """What it says where no rule decides; and the rest of what it can say, where one does."""
@@ -68,16 +112,17 @@ class CompiledFlag:
 
     def resolve(self, context: Any) -> Resolution:
         """What it says for a context. Whatever the context is, nothing is raised."""
+        otherwise = self._otherwise or self._prepare()
         run = self._run
         if run is None:
-            return self._otherwise
+            return otherwise
         try:
             result = run(context, self.key)
         except Exception as error:  # noqa: BLE001 - a caller's context must not break the caller
             return self._explain(error, context)
         if result.__class__ is str:
             return self._by_variant.get(result) or self._by_name(result)
-        return self._otherwise if result is None else self._by_name(result)
+        return otherwise if result is None else self._by_name(result)
 
     def _by_name(self, result: Any) -> Resolution:
         """What a rule gave that is no variant's name: true and false mean "true" and "false"; numbers as text."""
@@ -131,7 +176,7 @@ def compile_flag(
     populations: Populations,
     rules: Mapping[str, Any],
 ) -> CompiledFlag:
-    """A flag, compiled. Whatever is wrong with it shows when it is resolved.
+    """A flag, to be compiled when it is resolved; whatever is wrong with it shows then.
 
     Args:
         key: its key.
@@ -143,18 +188,22 @@ def compile_flag(
     """
     if not isinstance(definition, dict):
         definition = {}
-    targeting = definition.get("targeting")
-    if targeting is None or targeting == {}:
-        return CompiledFlag(key, definition, None, metadata)
-    subject = f'flag "{key}"'
-    rule: CompiledRule | DefinitionError
-    try:
-        rule = _compiled(subject, key, targeting, generation, populations, rules)
-    except DefinitionError as error:
-        rule = error
-    except (RecursionError, ValueError, TypeError, ArithmeticError, MemoryError) as error:
-        rule = DefinitionError(subject, "targeting", f"too deep or too large to compile: {type(error).__name__}")
+    rule = partial(_rule_of, key, definition.get("targeting"), generation, populations, rules)
     return CompiledFlag(key, definition, rule, metadata)
+
+
+def _rule_of(
+    key: str, targeting: Any, generation: str, populations: Populations, rules: Mapping[str, Any]
+) -> CompiledRule | DefinitionError | None:
+    if targeting is None or targeting == {}:
+        return None
+    subject = f'flag "{key}"'
+    try:
+        return _compiled(subject, key, targeting, generation, populations, rules)
+    except DefinitionError as error:
+        return error
+    except (RecursionError, ValueError, TypeError, ArithmeticError, MemoryError) as error:
+        return DefinitionError(subject, "targeting", f"too deep or too large to compile: {type(error).__name__}")
 
 
 def _compiled(
