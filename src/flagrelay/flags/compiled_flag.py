@@ -1,7 +1,7 @@
 """A flag, ready to be resolved: its rule is a function, its possible resolutions are made."""
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from flagrelay.errors import DefinitionError, RuleTooLong
@@ -24,7 +24,7 @@ class CompiledFlag:
     Args:
         key: its key.
         definition: as it is stored.
-        rule: compiles its targeting; gives None where it has none, and what is wrong where something is.
+        rule: compiles its targeting, once; gives None where it has none, and what is wrong where something is.
         metadata: the flag set's.
     """
 
@@ -73,9 +73,7 @@ class CompiledFlag:
 
     def with_metadata(self, definition: Definition, metadata: Metadata) -> "CompiledFlag":
         """The same flag in a flag set with other metadata; its rule is not compiled again."""
-        known = self._rule
-        rule = self._compile if self._otherwise is None else lambda: known
-        return CompiledFlag(self.key, definition, rule, metadata)
+        return CompiledFlag(self.key, definition, self._compile, metadata)
 
     def _prepare(self) -> Resolution:
         self._rule = self._compile()
@@ -188,7 +186,7 @@ def compile_flag(
     """
     if not isinstance(definition, dict):
         definition = {}
-    rule = partial(_rule_of, key, definition.get("targeting"), generation, populations, rules)
+    rule = cache(partial(_rule_of, key, definition.get("targeting"), generation, populations, rules))
     return CompiledFlag(key, definition, rule, metadata)
 
 
