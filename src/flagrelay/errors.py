@@ -23,6 +23,7 @@ FlagrelayError
 ├── LocalKillMissing        the relay holds no kill of that flag by itself
 ├── StateError              what a relay keeps on disk cannot be written, or not be read
 │   └── StateDamaged        it is not what was written there, or somebody else's
+├── NoAnswer                another process of the same node says no, or nothing
 ├── StreamError             the far end of a stream answered with an error, or broke the protocol
 └── Refusal                 a request that is answered with an error: status, code, details
 """
@@ -196,6 +197,10 @@ class StateError(FlagrelayError):
 
 class StateDamaged(StateError):
     """A file that is not what was written there, is of another version, or is somebody else's."""
+
+
+class NoAnswer(FlagrelayError):
+    """Another process of the same node says no, says nothing in time, or is gone."""
 
 
 class StreamError(FlagrelayError):

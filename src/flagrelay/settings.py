@@ -110,6 +110,21 @@ class Settings:
     )
     host: str = _setting("127.0.0.1", "HTTP", "The address to listen on; 0.0.0.0 or :: for all")
     port: int = _setting(8080, "HTTP", "The port to listen on; 0 for one of the system's choice", least=0, most=65535)
+    workers: int = _setting(
+        1,
+        "HTTP",
+        "How many processes serve, each with its share of the limits; more than one takes Linux",
+        least=1,
+        most=256,
+    )
+    worker_timeout: float = _setting(
+        30.0,
+        "HTTP",
+        "How long one of several workers may not answer its supervisor before it is killed and replaced",
+        unit="seconds",
+        least=1,
+        most=3600,
+    )
     tls_cert: str = _setting("", "HTTP", "The file of the certificate and its chain (PEM), to serve TLS; empty: no TLS")
     tls_key: str = _setting("", "HTTP", "The file of the certificate's private key (PEM)")
     public_url: str = _setting(
@@ -352,5 +367,13 @@ def settings_from_environment(environment: Mapping[str, str]) -> Settings:
         setting.name: setting.parse(environment[setting.variable])
         for setting in settings_table()
         if environment.get(setting.variable)
+    }
+    return Settings(**given)
+
+
+def settings_from_json(members: Mapping[str, Any]) -> Settings:
+    """The settings that another process of this relay has, which knows no tuples once they are JSON."""
+    given: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in members.items()
     }
     return Settings(**given)

@@ -3,9 +3,11 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from flagrelay.cli import status as status_command
 from flagrelay.cli.private_redis import PrivateRedis
 from support.cli import FLAG, Cli
 
@@ -96,3 +98,48 @@ def test_a_write_that_too_few_replicas_have_says_so(production: Cli, monkeypatch
     assert outcome.status == 1
     assert "written, but only 0 of 1 replicas had it" in outcome.err
     assert production.json("env", "list")[0]["revision"] == 1
+
+
+def test_status_of_several_workers_is_a_line_for_all_and_one_for_each_that_stands_elsewhere(
+    production: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def environment(revision: int, source: str, streams: int) -> dict[str, Any]:
+        return {
+            "source": source,
+            "reason": "no connection",
+            "streams": {"definitions": streams},
+            "lagging": 0,
+            "histories_lost": 0,
+            "local_kills": {},
+            "last_change": None,
+            "epoch": "e" * 32,
+            "revision": revision,
+            "age_ms": 1500,
+            "served_from": "redis",
+        }
+
+    status = {
+        "ready": False,
+        "reason": "worker 3: it does not answer within 1 s",
+        "environments": {"production": environment(6, "stale", 12)},
+        "workers": [
+            {"worker": 1, "environments": {"production": environment(7, "live", 8)}},
+            {"worker": 2, "environments": {"production": environment(6, "stale", 4)}},
+            {"worker": 3, "error": "it does not answer within 1 s"},
+        ],
+    }
+
+    async def answered(_url: str) -> dict[str, Any]:
+        return status
+
+    monkeypatch.setattr(status_command, "read_status", answered)
+    outcome = production.run("status", "--relay", "http://r")
+    assert outcome.status == 1
+    assert "http://r is not ready: worker 3: it does not answer" in outcome.err
+    _, *rows = [line.split("\t") for line in outcome.out.splitlines()]
+    shown = [(row[0], row[1], row[2], row[4], row[6], row[9]) for row in rows]
+    assert shown == [
+        ("http://r", "production", "6", "stale", "12", "of 3 workers; no connection"),
+        ("http://r worker 1", "production", "7", "live", "8", ""),
+        ("http://r worker 3", "-", "-", "-", "-", "it does not answer within 1 s"),
+    ]

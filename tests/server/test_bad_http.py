@@ -132,7 +132,7 @@ async def test_what_is_refused_together_with_garbage_changes_nothing(
         changed.append("a kill")
         return True
 
-    for name in ("kill", "withdraw"):
+    for name in ("hold", "withdraw"):
         monkeypatch.setattr(target.relay.pipeline, name, noted)
     order = with_body(KILL, b'{"actor": "ada", "reason": "a test"}')
     withdrawal = KILL.replace(b"PUT", b"DELETE") + END

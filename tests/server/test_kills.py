@@ -1,5 +1,6 @@
 """PUT and DELETE /v1/kills/{key}: un-release on a relay itself, with an admin key."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -8,7 +9,9 @@ from typing import Any
 import pytest
 
 from flagrelay.errors import StoreUnavailable
+from flagrelay.flags.position import Position
 from flagrelay.relay import local_kills
+from flagrelay.relay.reconcile import KillState
 from flagrelay.store.reading import read_flag
 from support.fakes import definition
 from support.relays import ENVIRONMENT, RunningRelay, World, running_relay, wired_relay
@@ -209,3 +212,31 @@ async def test_a_key_with_slashes_is_a_key(world: World) -> None:
         await relay.at(4)
         answer = await order(relay, await relay.secret("admin"), key="team%2Fflag")
         assert (answer.status, answer.json["flag"]) == (200, "team/flag")
+
+
+async def test_streams_follow_what_a_worker_takes_over_from_the_others(world: World) -> None:
+    async with running_relay("handover", world) as relay, stream(relay.port, await relay.secret()) as opened:
+        replica = Replica()
+        await replica.follow(opened, 3)
+        drafted = relay.pipeline.draft_kill("flag", to=None, actor="ada", reason="error rate")
+        held = Position(drafted.over.epoch, drafted.over.revision + 9, "")  # Redis is told nothing by this relay
+        await relay.pipeline.inherit([local_kills.Standing(drafted, KillState.WRITTEN, "written", held)])
+        replica.take(await opened.event("patch"))
+        assert replica.flags["flag"]["metadata"]["localKill"] is True
+        await relay.pipeline.inherit([])
+        replica.take(await opened.event("patch"))
+        assert replica.flags["flag"] == definition(0)
+
+
+async def test_an_order_comes_on_top_of_what_is_on_disk(world: World) -> None:
+    async with running_relay("handover", world) as relay:
+        pipeline = relay.pipeline
+        pipeline.recalled.clear()
+        order_of_another = asyncio.create_task(
+            pipeline.hold(pipeline.draft_kill("flag", to=None, actor="ada", reason="error rate"))
+        )
+        await asyncio.sleep(0)
+        assert not pipeline.local_kills.held
+        pipeline.recalled.set()
+        await order_of_another
+        assert pipeline.local_kills.held or (await read_flag(world.store, ENVIRONMENT, "flag")).killed

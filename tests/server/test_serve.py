@@ -7,80 +7,19 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from flagrelay.cli.private_redis import private_redis
-from flagrelay.errors import SettingError
-from flagrelay.server.serve import bind
 from flagrelay.store.access_keys import create_access_key
 from flagrelay.store.connection import RedisAddress, open_store
 from support.fakes import definition
 from support.relays import ENVIRONMENT, World, make_world, running_relay
+from support.served import DRAIN, GRACE, SPREAD, becomes_ready, served
 from support.sources import until
 from support.streams import PATIENCE, Stream, ask, connection, request, stream
-
-DRAIN = 1.5
-SPREAD = 2.0
-GRACE = 1.0
-"""Seconds that a busy machine may need beside what a relay waits for."""
-
-
-@dataclass(slots=True)
-class Served:
-    """A relay in a process of its own."""
-
-    process: asyncio.subprocess.Process
-    port: int
-    log: Path
-
-    @property
-    def logged(self) -> str:
-        return self.log.read_text(encoding="utf-8")
-
-    async def ended(self, within: float) -> int:
-        """Its exit status."""
-        async with asyncio.timeout(within):
-            return await self.process.wait()
-
-
-@contextlib.asynccontextmanager
-async def served(redis_url: str, folder: Path, *options: str, ready: bool = True) -> AsyncIterator[Served]:
-    """`flagrelay serve`, killed at the end if it has not ended by then; its log holds no traceback."""
-    log = folder / "relay.log"
-    command = [sys.executable, "-m", "flagrelay", "serve", "--port", "0", "--redis-url", redis_url]
-    quick = ["--drain-timeout", str(DRAIN), "--drain-spread", str(SPREAD), "--backoff-max", "0.1"]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("FLAGRELAY_")}
-    with log.open("wb") as errors:
-        process = await asyncio.create_subprocess_exec(
-            *command, *quick, *options, stdout=asyncio.subprocess.PIPE, stderr=errors, env=environment
-        )
-    assert process.stdout
-    try:
-        async with asyncio.timeout(20):
-            line = (await process.stdout.readline()).decode()
-        assert line.startswith("listening on http://127.0.0.1:"), f"{line!r}\n{log.read_text(encoding='utf-8')}"
-        relay = Served(process, int(line.rsplit(":", 1)[1]), log)
-        if ready:
-            await becomes_ready(relay)
-        yield relay
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        rest = await process.stdout.read()
-        await process.wait()
-    assert rest == b"", "standard output has one line"
-    assert "Traceback" not in relay.logged
-
-
-async def becomes_ready(relay: Served) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while (await ask(relay.port, "/readyz")).status != 200:
-            await asyncio.sleep(0.02)
 
 
 async def secret_of(world: World) -> str:
@@ -175,6 +114,17 @@ async def test_a_second_signal_ends_it_at_once(world: World, tmp_path: Path) -> 
         assert await relay.ended(5) == 0
 
 
+async def test_a_hangup_is_no_end_and_says_that_there_is_nothing_to_reload(world: World, tmp_path: Path) -> None:
+    secret = await secret_of(world)
+    async with served(world.redis_url, tmp_path) as relay, stream(relay.port, secret) as opened:
+        await opened.event("put")
+        relay.process.send_signal(signal.SIGHUP)
+        await until(lambda: "nothing to reload" in relay.logged, "it says so")
+        await world.tick(1)
+        await opened.event("patch")
+        assert relay.workers == []
+
+
 async def test_a_port_in_use_is_one_line_and_1(world: World, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -222,20 +172,6 @@ async def test_without_redis_it_ends_as_well(tmp_path: Path) -> None:
     async with served(f"unix://{tmp_path}/nobody.sock", tmp_path, "--env", "production", ready=False) as relay:
         relay.process.send_signal(signal.SIGTERM)
         assert await relay.ended(DRAIN + GRACE) == 0
-
-
-def test_an_address_that_cannot_be_listened_on_is_refused_with_a_sentence() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        for host, number in (("127.0.0.1", port), ("192.0.2.1", 0), ("no.such.host.invalid", 0), ("x" * 300, 0)):
-            with pytest.raises(SettingError, match=r"cannot listen on .* port \d+: .*--host") as refused:
-                bind(host, number)
-            assert "\n" not in str(refused.value)
-
-
-def test_a_port_of_the_systems_choice_is_free_at_once() -> None:
-    with bind("127.0.0.1", 0) as listener:
-        assert listener.getsockname()[1] > 0
 
 
 async def test_a_task_that_crashes_ends_the_process_with_1(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,8 +17,9 @@ from flagrelay.relay.pipeline import Pipeline
 from flagrelay.relay.subscriber import Subscriber
 from flagrelay.server.app import create_app
 from flagrelay.server.context import Context
+from flagrelay.server.listeners import bind
 from flagrelay.server.portable import ResponseTransport
-from flagrelay.server.serve import RelayServer, bind
+from flagrelay.server.serve import RelayServer
 from flagrelay.settings import Settings
 from flagrelay.store.access_keys import AccessKey, create_access_key
 from flagrelay.store.connection import Store

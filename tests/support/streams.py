@@ -192,7 +192,7 @@ async def connection(port: int, *, receive_buffer: int | None = None) -> AsyncIt
     sock.setblocking(False)
     try:
         await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
-    except OSError:
+    except (OSError, asyncio.CancelledError):
         sock.close()
         raise
     reader, writer = await asyncio.open_connection(sock=sock, limit=receive_buffer or 65536)

@@ -13,16 +13,19 @@ from flagrelay.store.connection import Store
 @click.command(epilog="Example: flagrelay serve --redis-url redis://redis.internal:6379/0 --env production")
 @setting_options()
 def serve(**given: Any) -> None:
-    """Run a relay until SIGTERM or Ctrl-C.
+    """Run a relay until SIGTERM or Ctrl-C; with --workers, several processes behind one address.
 
     It listens on loopback unless told otherwise, follows its environments in Redis, and keeps trying while Redis
     does not answer.
     """
-    # Imported here, or every `flagrelay --help` would wait for a web server to be imported.
-    from flagrelay.server.serve import serve as run  # noqa: PLC0415
-
+    settings = Settings(**given)
     with_store({name: given[name] for name in REDIS}, _nothing)  # an address that is none is one line, at once
-    sys.exit(run(Settings(**given)))
+    # Imported here, or every `flagrelay --help`, and every supervisor, would wait for a web server to be imported.
+    if settings.workers > 1:
+        from flagrelay.server.supervisor import supervise as run  # noqa: PLC0415
+    else:
+        from flagrelay.server.serve import serve as run  # noqa: PLC0415
+    sys.exit(run(settings))
 
 
 async def _nothing(_store: Store) -> None:

@@ -32,7 +32,9 @@ COLUMNS = (
 def status(relays: tuple[str, ...], as_json: bool) -> None:
     """Show how relays and their environments stand: revision, source, age, streams, last change.
 
-    Asks http://127.0.0.1:8080 where no --relay is given. Exits with 1 where a relay does not answer or is not ready.
+    A relay with several workers is one line for each environment, and one more for each worker that stands elsewhere
+    or does not answer. Asks http://127.0.0.1:8080 where no --relay is given. Exits with 1 where a relay does not answer
+    or is not ready.
     """
     outcomes = on_relays(relays or DEFAULT, "", read_status, needs_key=False)
     if as_json:
@@ -52,27 +54,47 @@ def _wrong(url: str, outcome: Mapping[str, Any] | FlagrelayError) -> str:
 
 def _rows(outcomes: Outcomes) -> Iterator[Sequence[str]]:
     for url, outcome in outcomes.items():
-        for name, environment in {} if isinstance(outcome, FlagrelayError) else outcome["environments"].items():
-            change = environment["last_change"]
-            yield (
-                url,
-                name,
-                str(environment.get("revision", "-")),
-                environment.get("epoch", "-")[:8],
-                environment["source"],
-                _age(environment.get("age_ms")),
-                str(sum(environment["streams"].values())),
-                str(environment["lagging"]),
-                f"{change['revision']} at {clock(change['at'])}" if change else "-",
-                _notes(environment),
-            )
+        if isinstance(outcome, FlagrelayError):
+            continue
+        workers = outcome.get("workers", [])
+        of = f"of {len(workers)} workers" if workers else ""
+        for name, environment in outcome["environments"].items():
+            yield _row(url, name, environment, [*filter(None, [of]), *_notes(environment)])
+            for worker in workers:
+                own = worker.get("environments", {}).get(name)
+                if own and _standing(own) != _standing(environment):
+                    yield _row(f"{url} worker {worker['worker']}", name, own, _notes(own))
+        for worker in workers:
+            if "error" in worker:
+                yield (f"{url} worker {worker['worker']}", *"-" * (len(COLUMNS) - 2), worker["error"])
+
+
+def _row(relay: str, name: str, environment: Mapping[str, Any], notes: Sequence[str]) -> Sequence[str]:
+    change = environment["last_change"]
+    return (
+        relay,
+        name,
+        str(environment.get("revision", "-")),
+        environment.get("epoch", "-")[:8],
+        environment["source"],
+        _age(environment.get("age_ms")),
+        str(sum(environment["streams"].values())),
+        str(environment["lagging"]),
+        f"{change['revision']} at {clock(change['at'])}" if change else "-",
+        "; ".join(notes),
+    )
+
+
+def _standing(environment: Mapping[str, Any]) -> Sequence[Any]:
+    """That in which the workers of a relay should not differ."""
+    return [environment["source"], *(environment.get(name) for name in ("epoch", "revision", "served_from"))]
 
 
 def _age(age_ms: int | None) -> str:
     return "-" if age_ms is None else f"{age_ms / 1000:.1f} s"
 
 
-def _notes(environment: Mapping[str, Any]) -> str:
+def _notes(environment: Mapping[str, Any]) -> list[str]:
     """What is out of the ordinary."""
     notes = [] if environment["source"] == "live" else [environment["reason"]]
     if environment.get("served_from") == "disk":
@@ -80,4 +102,4 @@ def _notes(environment: Mapping[str, Any]) -> str:
     notes += [f"{count} local kill(s): {state}" for state, count in environment["local_kills"].items()]
     if environment["histories_lost"]:
         notes.append(f"Redis lost acknowledged changes {environment['histories_lost']} time(s)")
-    return "; ".join(notes)
+    return notes

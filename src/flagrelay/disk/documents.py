@@ -96,7 +96,17 @@ def decode_keys(owner: Mapping[str, str], body: bytes) -> KeysSnapshot:
 
 def encode_kills(owner: Mapping[str, str], kills: Iterable[LocalKill]) -> bytes:
     """Local kills as a document."""
-    return _dumped({**owner, "kills": [{**asdict(kill), "over": [*kill.over]} for kill in kills]})
+    return _dumped({**owner, "kills": [kill_as_json(kill) for kill in kills]})
+
+
+def kill_as_json(kill: LocalKill) -> dict[str, Any]:
+    """One local kill as members of JSON."""
+    return {**asdict(kill), "over": [*kill.over]}
+
+
+def kill_from_json(members: Mapping[str, Any]) -> LocalKill:
+    """The local kill that such members are; what they are is not checked but for the position."""
+    return LocalKill(**{**members, "over": _position(members["over"])})
 
 
 def decode_kills(owner: Mapping[str, str], body: bytes) -> dict[str, LocalKill]:
@@ -107,7 +117,7 @@ def decode_kills(owner: Mapping[str, str], body: bytes) -> dict[str, LocalKill]:
     """
     document = _document(owner, body)
     try:
-        kills = [LocalKill(**{**kill, "over": _position(kill["over"])}) for kill in document["kills"]]
+        kills = [kill_from_json(kill) for kill in document["kills"]]
         for kill in kills:
             _check(str, kill.key, kill.to or "", kill.actor, kill.reason)
             _check(int, kill.at)

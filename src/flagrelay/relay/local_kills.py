@@ -2,12 +2,14 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import structlog
 
+from flagrelay.disk.documents import kill_as_json, kill_from_json
 from flagrelay.disk.state_dir import StateDir
 from flagrelay.errors import Conflict, FlagMissing, LocalKillMissing, StateError, StoreError, StoreUnavailable
 from flagrelay.flags.change import Change
@@ -30,6 +32,17 @@ class Standing:
     state: KillState = KillState.LOCAL
     why: str = "Redis has not been told yet"
     seen_at: Position | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """As another process of the same node takes it over."""
+        seen_at = [*self.seen_at] if self.seen_at else None
+        return {"kill": kill_as_json(self.kill), "state": self.state.value, "why": self.why, "seen_at": seen_at}
+
+    @classmethod
+    def from_json(cls, members: Mapping[str, Any]) -> Self:
+        """What another process of the same node holds."""
+        seen_at = Position(*members["seen_at"]) if members["seen_at"] else None
+        return cls(kill_from_json(members["kill"]), KillState(members["state"]), members["why"], seen_at)
 
 
 class LocalKills:
@@ -123,6 +136,14 @@ class LocalKills:
         for kill in kills:
             self.put(kill)
         self.unkept = False
+
+    def inherit(self, standings: Iterable[Standing]) -> set[str]:
+        """Hold exactly what others hold, whatever was on disk. Returns the flags for which that may be news."""
+        before = self.held
+        self.held = {standing.kill.key: standing for standing in standings}
+        news = before.keys() | self.held.keys()
+        self.unkept = bool(news)
+        return news
 
     async def keep(self) -> bool:
         """Write what is held to disk. Returns whether it is there, and outlives this process."""

@@ -33,7 +33,7 @@ from flagrelay.relay.feed import DefinitionsFeed, Feed
 from flagrelay.relay.held import Held
 from flagrelay.relay.hub import Hub
 from flagrelay.relay.keeper import Keeper
-from flagrelay.relay.local_kills import LocalKills
+from flagrelay.relay.local_kills import LocalKills, Standing
 from flagrelay.relay.refetch import RefetchFeed
 from flagrelay.relay.source import Source
 from flagrelay.relay.states import SourceState
@@ -127,6 +127,8 @@ class Pipeline:
         self.local_kills = LocalKills(store, environment, state_dir)
         self.restored = False
         """Whether what is served comes from disk, and Redis has not been heard of it since."""
+        self.recalled = asyncio.Event()
+        """Whether what was kept of local kills is known."""
         self._state_dir = state_dir
         self._keeper = Keeper(state_dir, environment, options.state_interval, self._current) if state_dir else None
         self._reconcile = asyncio.Event()
@@ -182,10 +184,8 @@ class Pipeline:
 
     # -- kills without Redis ----------------------------------------------------------------------------------
 
-    async def kill(self, key: str, *, to: str | None, actor: str, reason: str) -> bool:
-        """Take a flag back from everybody here, whatever Redis says, until Redis has it or it is withdrawn.
-
-        Returns whether it is kept on disk, and outlives this process.
+    def draft_kill(self, key: str, *, to: str | None, actor: str, reason: str) -> LocalKill:
+        """The kill of a flag as it stands here and now; nothing happens until it is held.
 
         Raises:
             FlagMissing: there is no such flag.
@@ -198,9 +198,23 @@ class Pipeline:
         if to is not None and to not in original.get("variants", {}):
             raise VariantMissing(self.environment, key, to)
         at, over = int(time() * 1e6), snapshot.position
-        kill = LocalKill(key=key, to=to, actor=actor, reason=reason, at=at, over=over, original=original)
+        return LocalKill(key=key, to=to, actor=actor, reason=reason, at=at, over=over, original=original)
+
+    async def hold(self, kill: LocalKill) -> bool:
+        """Take a flag back from everybody here, whatever Redis says, until Redis has it or it is withdrawn.
+
+        Returns whether it is kept on disk, and outlives this process.
+        """
+        await self.recalled.wait()  # or what is on disk would be put on top of it
         self.local_kills.put(kill)
-        return await self._show_kills([key])
+        return await self._show_kills([kill.key])
+
+    async def inherit(self, standings: Iterable[Standing]) -> None:
+        """Hold the kills that the other workers of this node hold, and no others."""
+        await self.recalled.wait()
+        news = self.local_kills.inherit(standings)
+        if news:
+            await self._show_kills(news)
 
     async def withdraw(self, key: str) -> bool:
         """Take a local kill back: the flag is again what Redis says. Returns whether that is kept on disk.
@@ -208,6 +222,7 @@ class Pipeline:
         Raises:
             LocalKillMissing: this relay holds none of that flag.
         """
+        await self.recalled.wait()
         self.local_kills.withdraw(key)
         return await self._show_kills([key])
 
@@ -254,6 +269,7 @@ class Pipeline:
     async def run(self) -> None:
         """Follow and stream until cancelled."""
         saved = await self._recall() if self._state_dir else None
+        self.recalled.set()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.source.run())
             tasks.create_task(self._beat())

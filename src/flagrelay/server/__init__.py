@@ -21,11 +21,25 @@ evaluation contexts are never logged.
     kills       PUT and DELETE /v1/kills/{key}
     status      GET /statusz
     health      GET /livez, GET /readyz
-    metrics     GET /metrics
+    metrics     what this process counts
+    exposition  GET /metrics
     refusals    every error as JSON
     context     what the endpoints share
     app         the Starlette application
     logs        structured logs, one line an event
     tls         a certificate, read again when it changes
     serve       the process: bind, run, drain, exit
+    listeners   sockets to listen on
+
+Several workers behind one address:
+
+    supervisor  starts, replaces, renews and ends them
+    slots       what may happen to a worker's place, as a table
+    places      such a place, and what the supervisor knows of it
+    worker_process  a worker, as the supervisor has it
+    assembly    what is asked of all, and told to all
+    control     the channel between the two
+    worker      a worker's own process
+    node        the node, as a worker sees it
+    merging     what all say, as one
 """

@@ -4,7 +4,8 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +25,17 @@ from flagrelay.server.admission import Admission
 from flagrelay.server.context import Context
 from flagrelay.server.cors import Cors
 from flagrelay.server.evaluations import evaluation_stream, event_stream
+from flagrelay.server.exposition import families, metrics
 from flagrelay.server.flagset import flags
-from flagrelay.server.health import livez, readyz
+from flagrelay.server.health import livez, not_ready, readiness, readyz
 from flagrelay.server.keyring import Keyring
 from flagrelay.server.kills import kills, put_kill, withdraw_kill
-from flagrelay.server.metrics import Metrics, metrics
+from flagrelay.server.metrics import Metrics
+from flagrelay.server.node import Node
 from flagrelay.server.ofrep import EVENTS, evaluate_flag, evaluate_flags
 from flagrelay.server.pace import Pace
 from flagrelay.server.rates import Rates
-from flagrelay.server.status import statusz
+from flagrelay.server.status import status, statusz
 from flagrelay.server.streams import stream
 from flagrelay.settings import Settings, settings_from_environment
 from flagrelay.store.access_keys import AccessKey
@@ -56,6 +59,9 @@ ROUTES = (
     Route("/metrics", metrics),
 )
 
+REPORTS = {"readiness": readiness, "status": status, "metrics": families}
+"""What a worker says of itself when its node is asked."""
+
 STREAMS = frozenset({"/v1/stream", "/v1/evaluations/stream", EVENTS})
 """What opens streams, and waits for its turn where many come at once."""
 
@@ -63,12 +69,15 @@ STREAMS_PER_TURN = 8
 """Streams that are opened in one turn of the event loop: about two milliseconds of it."""
 
 
-def create_app(settings: Settings, *, on_crash: Callable[[BaseException], None] | None = None) -> Starlette:
+def create_app(
+    settings: Settings, *, on_crash: Callable[[BaseException], None] | None = None, node: Node | None = None
+) -> Starlette:
     """The application of one relay process.
 
     Args:
         settings: all of them; those about sockets are the server's that runs this.
         on_crash: told when a task that must not end has ended, so that the process can end too.
+        node: the node that the process is a worker of; None where it is alone.
     """
 
     @asynccontextmanager
@@ -80,8 +89,11 @@ def create_app(settings: Settings, *, on_crash: Callable[[BaseException], None] 
             cluster=settings.redis_cluster,
         )
         async with open_store(address, prefix=settings.prefix) as store:
-            app.state.context = context = make_context(settings, store)
-            async with _running(context.relay.run(), context.keyring.run(), on_crash=on_crash):
+            app.state.context = context = make_context(settings, store, node)
+            async with (
+                _running(context.relay.run(), context.keyring.run(), on_crash=on_crash),
+                _joined(context, node) if node else nullcontext(),
+            ):
                 yield
 
     app = Starlette(
@@ -110,7 +122,7 @@ def app_from_environment() -> Starlette:
     return create_app(settings_from_environment(os.environ))
 
 
-def make_context(settings: Settings, store: Store) -> Context:
+def make_context(settings: Settings, store: Store, node: Node | None = None) -> Context:
     """Relay, keyring and metrics, knowing of each other what they must."""
     exported = Metrics()
     state_dir = StateDir(Path(settings.state_dir), settings.prefix) if settings.state_dir else None
@@ -156,7 +168,12 @@ def make_context(settings: Settings, store: Store) -> Context:
     )
     rates = Rates(settings.max_evaluations_per_second)
     pace = Pace(STREAMS_PER_TURN, settings.max_waiting)
-    return Context(settings, relay, keyring, exported, rates, pace, state_dir, time.monotonic())
+    return Context(settings, relay, keyring, exported, rates, pace, state_dir, time.monotonic(), node)
+
+
+def _joined(context: Context, node: Node) -> AbstractAsyncContextManager[None]:
+    reports = {name: partial(report, context) for name, report in REPORTS.items()}
+    return node.joined(context.relay, reports, lambda: not not_ready(context))
 
 
 @asynccontextmanager

@@ -8,6 +8,7 @@ from flagrelay.disk.state_dir import StateDir
 from flagrelay.relay.relay import Relay
 from flagrelay.server.keyring import Keyring
 from flagrelay.server.metrics import Metrics
+from flagrelay.server.node import Node
 from flagrelay.server.pace import Pace
 from flagrelay.server.rates import Rates
 from flagrelay.settings import Settings
@@ -26,6 +27,8 @@ class Context:
     state_dir: StateDir | None
     started: float
     """When, in the time of `time.monotonic`."""
+    node: Node | None = None
+    """The node that this process is a worker of; None where it is alone."""
 
 
 def context_of(request: Request) -> Context:

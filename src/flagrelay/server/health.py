@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from flagrelay.relay.pipeline import Pipeline
 from flagrelay.server.context import Context, context_of
+from flagrelay.server.merging import merge_readiness
 
 
 async def livez(_request: Request) -> Response:
@@ -16,13 +17,19 @@ async def livez(_request: Request) -> Response:
 
 
 async def readyz(request: Request) -> Response:
-    """Whether clients should be sent here: everything loaded, and nothing staler than `max_stale`."""
+    """Whether clients should be sent here: everything loaded, and nothing staler than `max_stale`, on every worker."""
     context = context_of(request)
-    reasons = not_ready(context)
-    environments = {name: _report(pipeline) for name, pipeline in context.relay.pipelines.items()}
+    document = merge_readiness(await context.node.gather("readiness")) if context.node else readiness(context)
+    reasons = document.pop("reasons")
     if reasons:
-        return _json(503, {"status": "not ready", "reason": "; ".join(reasons), "environments": environments})
-    return _json(200, {"status": "ready", "environments": environments})
+        return _json(503, {"status": "not ready", "reason": "; ".join(reasons), **document})
+    return _json(200, {"status": "ready", **document})
+
+
+def readiness(context: Context) -> dict[str, Any]:
+    """Why clients should not be sent to this process, and how each environment stands."""
+    environments = {name: _report(pipeline) for name, pipeline in context.relay.pipelines.items()}
+    return {"reasons": not_ready(context), "environments": environments}
 
 
 def not_ready(context: Context) -> list[str]:

@@ -1,13 +1,11 @@
-"""GET /metrics, for Prometheus."""
+"""What a relay process counts, for Prometheus."""
 
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
-from starlette.requests import Request
-from starlette.responses import Response
 
 from flagrelay import __version__
 from flagrelay.disk.state_dir import StateDir
@@ -21,6 +19,9 @@ BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5
 """Upper bounds of the propagation histogram, in seconds."""
 
 Metric = CounterMetricFamily | GaugeMetricFamily
+
+Family = tuple[str, str, str, list[tuple[str, dict[str, str], float]]]
+"""A family of series as processes exchange it: name, description, type, and each sample's name, labels and value."""
 
 
 class Metrics:
@@ -54,11 +55,17 @@ class Metrics:
         """Everything, in Prometheus's text format."""
         return generate_latest(self._registry)
 
-
-async def metrics(request: Request) -> Response:
-    """The metrics of this process."""
-    exposed: Metrics = request.app.state.context.metrics
-    return Response(exposed.exposition(), headers={"content-type": CONTENT_TYPE_LATEST})
+    def families(self) -> list[Family]:
+        """The same, for another process of the node to write down."""
+        return [
+            (
+                family.name,
+                family.documentation,
+                family.type,
+                [(sample.name, sample.labels, sample.value) for sample in family.samples],
+            )
+            for family in self._registry.collect()
+        ]
 
 
 class _RelayCollector(Collector):

@@ -14,13 +14,14 @@ import structlog
 import uvicorn
 
 from flagrelay import __version__
-from flagrelay.errors import SettingError
 from flagrelay.server.app import create_app
 from flagrelay.server.arrival import Arrivals
 from flagrelay.server.context import Context
 from flagrelay.server.garbage import settle_garbage
 from flagrelay.server.handover import HandoverProtocol
+from flagrelay.server.listeners import bind, url_of
 from flagrelay.server.logs import configure_logs
+from flagrelay.server.node import Node
 from flagrelay.server.pace import Pace
 from flagrelay.server.tls import Certificate
 from flagrelay.settings import Settings
@@ -52,32 +53,6 @@ def serve(settings: Settings) -> int:
     return server.status
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A listening socket.
-
-    Raises:
-        SettingError: the address is in use, is not ours, or is no address.
-    """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-        except OSError:
-            listener.close()
-            raise
-    except (OSError, UnicodeError) as error:  # a host that cannot be a name is a UnicodeError
-        reason = getattr(error, "strerror", None) or error
-        raise SettingError(
-            f"cannot listen on {host} port {port}: {reason}; choose another with --host and --port "
-            f"(FLAGRELAY_HOST, FLAGRELAY_PORT), --port 0 takes a free one"
-        ) from error
-    return listener
-
-
 def raise_descriptor_limit(max_streams: int) -> None:
     """Take what the system gives us: each stream is a descriptor."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -96,11 +71,11 @@ def raise_descriptor_limit(max_streams: int) -> None:
 class RelayServer(uvicorn.Server):
     """uvicorn, with our end: stop accepting, say goodbye to every stream, then stop."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, node: Node | None = None) -> None:
         self.status = 0
         self._settings = settings
         self._hurried = asyncio.Event()
-        self._app = create_app(settings, on_crash=self._crash)
+        self._app = create_app(settings, on_crash=self._crash, node=node)
         arrivals = Arrivals(
             self._app,
             pace=Pace(CONNECTIONS_PER_TURN, sys.maxsize),
@@ -130,26 +105,35 @@ class RelayServer(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """SIGTERM and SIGINT drain, and the exit status is ours.
+        """SIGTERM and SIGINT drain, SIGHUP does nothing, and the exit status is ours.
 
         uvicorn would raise the signal once more at the end, and sse-starlette, which replaces uvicorn's handler,
         would cut its streams off before we have said goodbye: neither sees these.
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop, number)
+            loop.add_signal_handler(number, self._signalled, number)
+        loop.add_signal_handler(signal.SIGHUP, log.info, "nothing to reload: certificates are read again by themselves")
         try:
             yield
         finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 loop.remove_signal_handler(number)
 
-    def _stop(self, number: int) -> None:
+    def _signalled(self, number: int) -> None:
         log.info("stopping", signal=signal.Signals(number).name, again=self.should_exit)
-        self.force_exit = self.should_exit
-        if self.force_exit:
-            self._hurried.set()
+        self.stop(hurry=self.should_exit)
+
+    def stop(self, *, hurry: bool = False) -> None:
+        """Drain and end; as fast as it goes in a `hurry`."""
+        if hurry:
+            self.force_exit = True
+            self.cut_short()
         self.should_exit = True
+
+    def cut_short(self) -> None:
+        """Wait no longer for those who should notice that we leave."""
+        self._hurried.set()
 
     def _crash(self, _error: BaseException) -> None:
         self.status = 1
@@ -161,20 +145,17 @@ class RelayServer(uvicorn.Server):
         if self._certificate:
             self._following = asyncio.create_task(self._certificate.follow())
         for listener in sockets or []:
-            host, port = listener.getsockname()[:2]
-            scheme = "https" if self._certificate else "http"
-            url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
-            print(f"listening on {url}", flush=True)  # noqa: T201 - the one line of output that is no log
-            log.info("started", version=__version__, url=url, environments=self._settings.env or "all")
+            await self.announce(listener)
+
+    async def announce(self, listener: socket.socket) -> None:
+        """Say that connections are accepted from now on."""
+        url = url_of(listener, tls=self._certificate is not None)
+        print(f"listening on {url}", flush=True)  # noqa: T201 - the one line of output that is no log
+        log.info("started", version=__version__, url=url, environments=self._settings.env or "all")
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Say so to balancers, stop accepting, drain, stop."""
-        self._app.state.context.relay.leaving = True
-        with suppress(TimeoutError):
-            async with asyncio.timeout(0 if self.force_exit else self._settings.drain_delay):
-                await self._hurried.wait()
-        for server in self.servers:
-            server.close()
+        await self.take_leave()
         if self._following:
             self._following.cancel()
         context: Context = self._app.state.context
@@ -191,3 +172,20 @@ class RelayServer(uvicorn.Server):
             # uvicorn would leave the application running, to be torn down with the event loop.
             await self.lifespan.shutdown()
         log.info("stopped", status=self.status)
+
+    async def take_leave(self) -> None:
+        """Say so to balancers, and accept nothing more once they have noticed."""
+        self._app.state.context.relay.leaving = True
+        await self.unhurried(self._settings.drain_delay)
+        await self.stop_accepting()
+
+    async def unhurried(self, seconds: float) -> None:
+        """Let time pass, unless there is a hurry."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0 if self.force_exit else seconds):
+                await self._hurried.wait()
+
+    async def stop_accepting(self) -> None:
+        """Close the listeners; what has connected goes on."""
+        for server in self.servers:
+            server.close()

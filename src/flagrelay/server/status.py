@@ -9,16 +9,23 @@ from starlette.responses import Response
 
 from flagrelay import __version__
 from flagrelay.relay.pipeline import Pipeline
-from flagrelay.server.context import context_of
+from flagrelay.server.context import Context, context_of
 from flagrelay.server.health import not_ready
+from flagrelay.server.merging import merge_status
 
 
 async def statusz(request: Request) -> Response:
-    """How this relay and each of its environments stand."""
+    """How this relay and each of its environments stand; where it is a node of several workers, all of them as one."""
     context = context_of(request)
+    document = merge_status(await context.node.gather("status")) if context.node else status(context)
+    return Response(orjson.dumps(document), headers={"cache-control": "no-store"}, media_type="application/json")
+
+
+def status(context: Context) -> dict[str, Any]:
+    """How this process and each of its environments stand."""
     relay = context.relay
     reasons = not_ready(context)
-    document = {
+    return {
         "version": __version__,
         "uptime_ms": round((time.monotonic() - context.started) * 1000),
         "ready": not reasons,
@@ -30,7 +37,6 @@ async def statusz(request: Request) -> Response:
         "state_dir": context.state_dir.as_json() if context.state_dir else None,
         "environments": {name: _environment(pipeline) for name, pipeline in relay.pipelines.items()},
     }
-    return Response(orjson.dumps(document), headers={"cache-control": "no-store"}, media_type="application/json")
 
 
 def _environment(pipeline: Pipeline) -> dict[str, Any]:
