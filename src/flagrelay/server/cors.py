@@ -51,8 +51,8 @@ class Cors:
 
 def cors_headers(scope: Scope) -> dict[str, str]:
     """The headers that open an answer to the origin that asks, or do not; none where no origin asks."""
-    origin = Headers(scope=scope).get("origin", "")
-    if not origin or not scope["path"].startswith(PATHS):
+    origin = Headers(scope=scope).get("origin", "") if scope["path"].startswith(PATHS) else ""
+    if not origin:
         return {}
     context: Context = scope["app"].state.context
     only = scope.get(ENVIRONMENT)
