@@ -97,7 +97,7 @@ def _circumstances(options: Options) -> dict[str, Any]:
 
 
 def _commit() -> str:
-    """What of flagrelay was measured; with a star where files differ from it."""
+    """What of flagrelay was measured; with a plus where files differ from it."""
     command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=10, check=False)
     return said.stdout.strip() or "unknown"
