@@ -65,8 +65,8 @@ REPORTS = {"readiness": readiness, "status": status, "metrics": families}
 STREAMS = frozenset({"/v1/stream", "/v1/evaluations/stream", EVENTS})
 """What opens streams, and waits for its turn where many come at once."""
 
-STREAMS_PER_TURN = 16
-"""Streams that are opened in one turn of the event loop: about one and a half milliseconds of it."""
+STREAMS_PER_TURN = 8
+"""Streams that are opened in one turn of the event loop: less than a millisecond of it."""
 
 
 def create_app(
