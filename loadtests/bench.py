@@ -140,6 +140,13 @@ async def ready(port: int) -> None:
     sys.exit("the relay is not ready after 10 s")
 
 
+def free_port() -> int:
+    """A loopback port that nobody has, for programs that cannot choose one themselves."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
 def resident(pid: int) -> int:
     """The memory of a process, in bytes."""
     status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")

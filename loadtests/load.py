@@ -17,23 +17,17 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.resources import files
 from pathlib import Path
 
 import aiohttp
 from rich.console import Console
 
-from flagrelay.cli.documents import parse_yaml
-from flagrelay.cli.kept import kept
-from flagrelay.cli.private_redis import PrivateRedis, private_redis
-from flagrelay.errors import FlagrelayError, StreamError
-from flagrelay.flags.definition import check_flag_set
+from flagrelay.cli.private_redis import private_redis
+from flagrelay.cli.private_relay import load_demo_flags, private_relay
+from flagrelay.errors import StreamError
 from flagrelay.sdk.asking import flag_set
-from flagrelay.settings import PREFIX
-from flagrelay.store.access_keys import create_access_key
 from flagrelay.store.connection import RedisAddress, open_store
 from flagrelay.store.environments import create_environment
-from flagrelay.store.writing import Draft, write_change
 
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 ENVIRONMENT = "load"
@@ -70,37 +64,17 @@ def _private_relay() -> Iterator[tuple[str, Mapping[str, str]]]:
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     with private_redis() as redis:
         key = asyncio.run(_prepare(redis.url))
-        with _relay(redis) as host:
+        with private_relay(redis, ENVIRONMENT) as host:
             asyncio.run(_ready(host, key))
             console.print(f"Redis: a private server at {redis.url}\nrelay: {host}")
             yield host, {"LOCUST_ACCESS_KEY": key, "LOCUST_REDIS_URL": redis.url, "LOCUST_REDIS_ENV": ENVIRONMENT}
 
 
-@contextmanager
-def _relay(redis: PrivateRedis) -> Iterator[str]:
-    """A relay as a process of its own, which Ctrl-C does not reach. Gives its URL."""
-    options = ["--redis-url", redis.url, "--env", ENVIRONMENT, "--host", "127.0.0.1", "--port", "0"]
-    command = [sys.executable, "-m", "flagrelay", "serve", *options, "--drain-timeout", "2", "--log-level", "warning"]
-    log = redis.folder / "relay.log"
-    # Settings that are meant for a real relay are none of this one's.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
-    with kept(command, log=log, environment=environment) as process:
-        line = process.output.readline()
-        if not line.startswith("listening on "):
-            raise FlagrelayError(f"the relay did not start: {log.read_text(encoding='utf-8')[-1000:]}")
-        yield line.removeprefix("listening on ").strip()
-
-
 async def _prepare(redis_url: str) -> str:
     """The demo's flags, and an access key."""
-    text = files("flagrelay.cli").joinpath("demo_flags.yaml").read_bytes()
-    wanted = check_flag_set(parse_yaml(text, "the demo's flags"))
-    draft = Draft(flags=wanted.flags, evaluators=wanted.evaluators, metadata=wanted.metadata, actor="load")
     async with open_store(RedisAddress(redis_url)) as store:
         await create_environment(store, ENVIRONMENT)
-        await write_change(store, ENVIRONMENT, draft)
-        _, secret = await create_access_key(store, ENVIRONMENT, "server", "load", None)
-    return secret
+        return await load_demo_flags(store, ENVIRONMENT, "load")
 
 
 async def _ready(host: str, key: str) -> None:

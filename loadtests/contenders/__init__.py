@@ -73,13 +73,6 @@ def request(path: str, *headers: str) -> bytes:
     return "\r\n".join([f"GET {path} HTTP/1.1", "host: bench", "accept: text/event-stream", *headers, "", ""]).encode()
 
 
-def free_port() -> int:
-    """A port that nobody has, for programs that cannot choose one themselves."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
 def until_listening(port: int, log: Path) -> None:
     """Wait until somebody listens on a port; `log` is where they say why not."""
     deadline = time.monotonic() + 10

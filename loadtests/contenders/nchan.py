@@ -8,10 +8,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from bench import free_port
 from rig.event import NAME, Event
 from rig.posting import poster
 
-from contenders import Contender, Missing, Server, free_port, request, until_listening
+from contenders import Contender, Missing, Server, request, until_listening
 from contenders.flagrelay import certificate
 from flagrelay.cli.kept import kept
 

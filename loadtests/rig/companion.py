@@ -79,14 +79,14 @@ def _scheduled(pid: int, column: int) -> float:
     return sum(int(task.read_text(encoding="ascii").split()[column]) for task in tasks) / 1e9
 
 
-def until_idle(pid: int, within: float = 10.0) -> None:
-    """Wait until a process has nothing more to do: less than 2 % of a core over a tenth of a second."""
+def until_idle(pid: int, within: float = 10.0, share: float = 0.02) -> None:
+    """Wait until a process has nothing more to do: less than a share of a core over a tenth of a second."""
     deadline = time.monotonic() + within
     used = cpu_seconds(pid)
     while time.monotonic() < deadline:
         time.sleep(0.1)
         before, used = used, cpu_seconds(pid)
-        if used - before < 0.002:
+        if used - before < share / 10:
             return
     sys.exit(f"process {pid} is not idle after {within:g} s")
 

@@ -18,7 +18,7 @@ from flagrelay.settings import Settings
 from scale.constants import Constants
 from scale.fleet import Fleet
 from scale.herd import Loss, Recovered, Recovery
-from scale.lab import Lab, lab, relay, until_idle, writer
+from scale.lab import Lab, lab, relay, settled, writer
 from scale.measure import Rounds, machine, measured_round, undisturbed_rounds
 from scale.propagation import propagation
 from scale.sdks import Sdks
@@ -87,7 +87,7 @@ def _measured_rounds(here: Lab, fleet: Fleet, rounds: int) -> Rounds:
         stack.callback(streams.close)
         for pid, port in relays:
             streams.connect(port, fleet.sdks // fleet.relays, here.request, b"event: put")
-            until_idle(pid)
+            settled(pid)
         pids = [pid for pid, _ in relays]
         if fleet.relays < (os.cpu_count() or 1):
             return undisturbed_rounds(pids, streams, writes, rounds)
@@ -157,7 +157,7 @@ def _measured(here: Lab, retry: float) -> Seen:
         for ports in ([first, second], [second, first]):
             sdks.come(each, ports)
             sdks.until(lambda ports=ports: len(sdks.opened) == (each if ports[0] == first else STREAMS))  # type: ignore[misc]  # bound for this turn
-        until_idle(other)
+        settled(other)
         with writer(here) as writes:
             sdks.during(0.3)
             sdks.arrivals.clear()

@@ -1,19 +1,17 @@
 """What measures run on: a private Redis with an environment of flags, a writer in its own process, and relays."""
 
 import asyncio
-import signal
-import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import Pipe, Process
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from bench import ready, relay_process
+from bench import free_port, ready, relay_process
+from rig.companion import companion, until_idle
 
 from flagrelay.cli.private_redis import PrivateRedis, private_redis
 from flagrelay.store.access_keys import create_access_key
@@ -79,13 +77,6 @@ def relay(lab: Lab, *more: str, redis_url: str = "") -> Iterator[tuple[int, int]
         yield process.pid, port
 
 
-def free_port() -> int:
-    """A loopback port that nobody uses, as the system chose it."""
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        port: int = held.getsockname()[1]
-        return port
-
-
 # -- the writer -------------------------------------------------------------------------------------------------------
 
 
@@ -115,8 +106,8 @@ class Writer:
 @contextmanager
 def writer(lab: Lab) -> Iterator[Writer]:
     """A writer that is connected and warm."""
-    with process(_write, lab.redis.tcp_url) as pipe:
-        writes = Writer(pipe)
+    with companion(_write, lab.redis.tcp_url) as process:
+        writes = Writer(process.pipe)
         writes.write(0)
         writes.written()
         yield writes
@@ -146,51 +137,12 @@ async def _write_one(store: Store, number: int) -> float:
     return (await write_change(store, ENVIRONMENT, draft)).at / 1e6
 
 
-@contextmanager
-def process(target: Callable[..., None], *arguments: object) -> Iterator[Connection]:
-    """A process with a pipe to it, while the block lasts."""
-    ours, theirs = Pipe()
-    child = Process(target=_run, args=(target, theirs, *arguments), daemon=True)
-    child.start()
-    theirs.close()
-    try:
-        yield ours
-    finally:
-        ours.close()
-        child.kill()
-        child.join()
+# -- what the machine does --------------------------------------------------------------------------------------------
 
 
-def _run(target: Callable[..., None], *arguments: object) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever started us, and who ends us then
-    target(*arguments)
-
-
-# -- what processes use -----------------------------------------------------------------------------------------------
-
-
-def cpu_seconds(pid: int) -> float:
-    """What a process has used of the CPU so far, all its threads together."""
-    tasks = Path(f"/proc/{pid}/task").glob("*/schedstat")
-    return sum(int(task.read_text(encoding="ascii").split()[0]) for task in tasks) / 1e9
-
-
-def waited_seconds(pid: int) -> float:
-    """How long a process has waited so far for a core, since others had them, all its threads together."""
-    tasks = Path(f"/proc/{pid}/task").glob("*/schedstat")
-    return sum(int(task.read_text(encoding="ascii").split()[1]) for task in tasks) / 1e9
-
-
-def until_idle(pid: int, within: float = 15.0) -> None:
-    """Wait until a process has nothing more to do: less than 3 % of a core over a tenth of a second."""
-    deadline = time.monotonic() + within
-    used = cpu_seconds(pid)
-    while time.monotonic() < deadline:
-        time.sleep(0.1)
-        before, used = used, cpu_seconds(pid)
-        if used - before < 0.003:
-            return
-    sys.exit(f"process {pid} is not idle after {within:g} s")
+def settled(pid: int) -> None:
+    """Wait until a relay has nothing more to do; its own checks may go on."""
+    until_idle(pid, within=15.0, share=0.03)
 
 
 def kernel_bytes() -> int:

@@ -18,8 +18,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench import Receiver, resident, spread, summary
+from bench import Receiver, free_port, resident, spread, summary
 from rich.console import Console
+from rig.companion import cpu_seconds, starved_seconds
 
 from flagrelay import __version__
 from flagrelay.cli.private_redis import PrivateRedis, private_redis
@@ -27,13 +28,10 @@ from scale.lab import (
     Lab,
     Writer,
     busy_share,
-    cpu_seconds,
-    free_port,
     kernel_bytes,
     lab,
     relay,
-    until_idle,
-    waited_seconds,
+    settled,
     writer,
 )
 from scale.sdks import Sdks
@@ -92,13 +90,13 @@ def _fan_out(here: Lab, console: Console) -> Document:
     """A change to more and more streams of one relay: when each has it, and what it costs."""
     rounds: dict[str, Rounds] = {}
     with relay(here) as (pid, port), writer(here) as writes:
-        until_idle(pid)
+        settled(pid)
         empty, kernel, streams = resident(pid), kernel_bytes(), Receiver()
         opened = 0
         for count in STREAMS:
             streams.connect(port, count - opened, here.request, b"event: put")
             opened = count
-            until_idle(pid)
+            settled(pid)
             rounds[str(count)] = undisturbed_rounds([pid], streams, writes, ROUNDS)
             slope = statistics.median(each["us_per_stream"] for each in rounds[str(count)])
             console.log(f"{count} streams: {slope:.1f} µs per stream")
@@ -123,10 +121,10 @@ def undisturbed_rounds(pids: Sequence[int], streams: Receiver, writes: Writer, c
 
 def measured_round(pids: Sequence[int], streams: Receiver, writes: Writer) -> dict[str, float]:
     """One change to all streams of some relays: milliseconds until they have it, and microseconds of each delivery."""
-    used, ours, waited = sum(map(cpu_seconds, pids)), time.process_time(), sum(map(waited_seconds, pids))
+    used, ours, waited = sum(map(cpu_seconds, pids)), time.process_time(), sum(map(starved_seconds, pids))
     writes.write(1)
     came = streams.collect(b"event: patch")
-    ours, waited = time.process_time() - ours, sum(map(waited_seconds, pids)) - waited
+    ours, waited = time.process_time() - ours, sum(map(starved_seconds, pids)) - waited
     [at] = writes.written().values()
     time.sleep(0.05)
     used = sum(map(cpu_seconds, pids)) - used
@@ -163,11 +161,11 @@ def _joins(here: Lab, kind: str, console: Console) -> Document:
     with relay(here) as (pid, port):
         last_id = _last_id(here, port) if kind == "current" else b""
         for _ in range(4):
-            until_idle(pid)
+            settled(pid)
             herd, used, began = Sdks(here.request), cpu_seconds(pid), time.time()
             herd.come(HERD, [port], last_id=last_id)
             herd.until(lambda herd=herd: len(herd.opened) == HERD)  # type: ignore[misc]  # bound for this round
-            until_idle(pid)
+            settled(pid)
             rounds.append(
                 {
                     "per_second": round(HERD / (max(herd.opened) - began)),

@@ -1,14 +1,12 @@
 """`flagrelay demo`: a private Redis, a relay, many streams, and one flag un-released in front of your eyes."""
 
 import asyncio
-import os
 import shlex
 import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -19,25 +17,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from flagrelay.cli.audience import Arrivals, Audience, audience
-from flagrelay.cli.documents import parse_yaml
-from flagrelay.cli.kept import kept
 from flagrelay.cli.private_redis import PrivateRedis, private_redis
+from flagrelay.cli.private_relay import load_demo_flags, private_relay
 from flagrelay.cli.watch import Commentary, describe, signed
 from flagrelay.errors import FlagrelayError
 from flagrelay.flags.change import Change
-from flagrelay.flags.definition import check_flag_set
 from flagrelay.relay.channel import heed_cancellation
 from flagrelay.relay.source import Source
 from flagrelay.server.logs import configure_logs
-from flagrelay.settings import PREFIX
-from flagrelay.store.access_keys import create_access_key
 from flagrelay.store.connection import RedisAddress, Store, open_store
 from flagrelay.store.environments import create_environment
-from flagrelay.store.writing import Draft, kill_flag, write_change
+from flagrelay.store.writing import kill_flag
 from flagrelay.wire.event_id import format_event_id
 
 ENVIRONMENT = "demo"
-DEMO_FLAGS = "demo_flags.yaml"
 VICTIM = "checkout-v2"
 READY_TIMEOUT = 20.0
 """Seconds in which the relay must be ready."""
@@ -65,7 +58,7 @@ def demo(streams: int, seconds: int | None) -> None:
     with _terminable(), ExitStack() as stack:
         with console.status("starting a private Redis and a relay"):
             redis = stack.enter_context(private_redis())
-            url = stack.enter_context(_relay(redis))
+            url = stack.enter_context(private_relay(redis, ENVIRONMENT))
         console.print(f"Redis: a private server at {redis.url}\nrelay: {url}")
         asyncio.run(_in_order(_show(console, redis, url, streams, ends_at)))
     console.print("Stopped. The relay, Redis and their files are gone.")
@@ -113,25 +106,10 @@ async def _in_order(work: Coroutine[Any, Any, None]) -> None:
         sys.exit(TERMINATED)
 
 
-@contextmanager
-def _relay(redis: PrivateRedis) -> Iterator[str]:
-    """A relay as a process of its own, on a port of the system's choice. Gives its URL."""
-    options = ["--redis-url", redis.url, "--env", ENVIRONMENT, "--host", "127.0.0.1", "--port", "0"]
-    command = [sys.executable, "-m", "flagrelay", "serve", *options, "--drain-timeout", "2", "--log-level", "warning"]
-    log = redis.folder / "relay.log"
-    # Settings that are meant for a real relay are none of the demo's.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
-    with kept(command, log=log, environment=environment) as process:
-        line = process.output.readline()
-        if not line.startswith("listening on "):
-            raise FlagrelayError(f"the relay did not start: {log.read_text(encoding='utf-8')[-1000:]}")
-        yield line.removeprefix("listening on ").strip()
-
-
 async def _show(console: Console, redis: PrivateRedis, url: str, streams: int, ends_at: float | None) -> None:
     async with open_store(RedisAddress(redis.url)) as store:
         position = await create_environment(store, ENVIRONMENT)
-        key = await _load(store)
+        key = await load_demo_flags(store, ENVIRONMENT, "demo")
         heed_cancellation()
         await _ready(url, key)
         async with _streams(console, url, key, streams) as heard:
@@ -144,16 +122,6 @@ async def _show(console: Console, redis: PrivateRedis, url: str, streams: int, e
             _lines_to_try(console, redis, url, key)
             with suppress(asyncio.CancelledError):  # Ctrl-C is how this is meant to end
                 await _live(console, store, heard, ends_at)
-
-
-async def _load(store: Store) -> str:
-    """The demo's flags and an access key, whose secret is given."""
-    text = files(__package__).joinpath(DEMO_FLAGS).read_bytes()
-    wanted = check_flag_set(parse_yaml(text, DEMO_FLAGS))
-    draft = Draft(flags=wanted.flags, evaluators=wanted.evaluators, metadata=wanted.metadata, actor="demo")
-    await write_change(store, ENVIRONMENT, draft)
-    _, secret = await create_access_key(store, ENVIRONMENT, "server", "demo", None)
-    return secret
 
 
 async def _ready(url: str, key: str) -> None:

@@ -29,7 +29,7 @@ async def evaluation_stream(request: Request) -> Response:
     key, _ = authenticate_viewer(context, request)  # who has none may send no body
     pipeline_for(context, key)
     found = _understood(context, read_context, await read_body(request, context.settings))
-    return await begin(request, lambda context, request: _evaluations(context, request, found))
+    return await begin(request, lambda context, request: _evaluations(context, request, lambda: found))
 
 
 def evaluations_of_query(context: Context, request: Request) -> Opening:
@@ -38,17 +38,19 @@ def evaluations_of_query(context: Context, request: Request) -> Opening:
     Raises:
         Refusal: it may not be opened.
     """
-    key, _ = authenticate_viewer(context, request)
-    pipeline_for(context, key)
-    refuse_body(request)
-    found = _understood(context, _from_query, request.query_params.get("context", ""))
+
+    def found() -> tuple[bytes, dict[str, Any]]:
+        refuse_body(request)
+        return _understood(context, _from_query, request.query_params.get("context", ""))
+
     return _evaluations(context, request, found)
 
 
-def _evaluations(context: Context, request: Request, found: tuple[bytes, dict[str, Any]]) -> Opening:
+def _evaluations(context: Context, request: Request, found: Callable[[], tuple[bytes, dict[str, Any]]]) -> Opening:
+    """A stream for an evaluation context, which is looked at only where the key is good."""
     key, public = authenticate_viewer(context, request)
     pipeline = pipeline_for(context, key)
-    digest, evaluation_context = found
+    digest, evaluation_context = found()
     return Opening(
         pipeline,
         pipeline.evaluations,
