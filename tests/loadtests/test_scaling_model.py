@@ -36,6 +36,9 @@ CONSTANTS = Constants(
 )
 QUIET = Assumptions(redis_network=Network(0.0001, 0.0001))
 
+STEP = 0.01
+"""Seconds of a step of the simulations here."""
+
 few = settings(max_examples=60, deadline=None)
 
 
@@ -205,13 +208,13 @@ def losses(draw: st.DrawFn, *, roomy: bool = False) -> Loss:
 
 
 def _recovered(loss: Loss, seed: int = 1) -> Recovered:
-    return Recovery(loss, np.random.default_rng(seed), step=0.01).run()
+    return Recovery(loss, np.random.default_rng(seed), step=STEP).run()
 
 
 @given(losses(), st.integers(0, 2**32))
 @few
 def test_nobody_is_lost_or_counted_twice_at_any_moment(loss: Loss, seed: int) -> None:
-    recovery = Recovery(loss, np.random.default_rng(seed), step=0.01)
+    recovery = Recovery(loss, np.random.default_rng(seed), step=STEP)
     everybody = int(loss.lost.sum() + loss.left.sum())
 
     before = recovery.open.copy()
@@ -251,14 +254,15 @@ def test_nobody_is_back_before_it_has_noticed_and_waited(loss: Loss) -> None:
 
 @given(losses(roomy=True), st.floats(1.5, 10))
 @few
-def test_relays_that_open_streams_faster_have_everybody_back_no_later(loss: Loss, faster: float) -> None:
+def test_relays_that_open_streams_faster_have_everybody_back_no_later_by_more_than_a_step(loss: Loss, faster: float) -> None:
     quick = replace(loss, joins_per_second=loss.joins_per_second * faster)
 
     slow_end, quick_end = _recovered(loss).all, _recovered(quick).all
 
     assert slow_end is not None
     assert quick_end is not None
-    assert quick_end <= slow_end
+    # Whole streams are opened in whole steps: what a change takes of a step may move the last of them into the next one.
+    assert quick_end <= slow_end + STEP + 1e-9
 
 
 @given(losses(roomy=True))
