@@ -33,9 +33,40 @@ class Keyspace:
         """Stream of changes, and the name of the channel that carries them."""
         return self._of(environment, "changes")
 
+    def releases(self, environment: str) -> str:
+        """Hash: flag key to its release, `{"revision": N, "release": {…}}`."""
+        return self._of(environment, "releases")
+
+    def populations(self, environment: str) -> str:
+        """Hash: population name to what people should know of it: description and risk."""
+        return self._of(environment, "populations")
+
+    def history(self, environment: str) -> str:
+        """Stream: who changed what and why, an entry for every change, without definitions; outlives the changelog."""
+        return self._of(environment, "history")
+
+    def actions(self, environment: str) -> str:
+        """Stream: what people did to releases and killed; never trimmed."""
+        return self._of(environment, "actions")
+
+    def relays(self, environment: str) -> str:
+        """Hash: relay to its last report."""
+        return self._of(environment, "relays")
+
     def all_of(self, environment: str) -> list[str]:
         """Every key of an environment, in the order in which the write script takes them."""
-        of = (self.state, self.flags, self.evaluators, self.killed, self.changes)
+        of = (
+            self.state,
+            self.flags,
+            self.evaluators,
+            self.killed,
+            self.changes,
+            self.releases,
+            self.populations,
+            self.history,
+            self.actions,
+            self.relays,
+        )
         return [name(environment) for name in of]
 
     @property
