@@ -18,7 +18,17 @@ FlagrelayError
 │   ├── ChangelogTrimmed    the changes asked for are no longer held
 │   ├── StoreCorrupt        what Redis holds contradicts itself
 │   ├── ReplicasMissing     a write that too few replicas have
+│   ├── Killed              a plain edit, or a release's way on, of a flag that is killed
+│   ├── Released            a plain edit of a flag that has a release
+│   ├── ReleaseMissing      the flag has no release
+│   ├── PopulationMissing   no such population
+│   ├── PopulationUsed      a population that flags or releases name
 │   └── AccessKeyMissing    no access key with that id
+├── ReleaseError            an action that a release does not take now
+│   ├── ActionUnfit         it does not fit the state
+│   ├── ActionRefused       it fits, but not so
+│   ├── TooEarly            the stage has not lasted its minimum
+│   └── ApprovalMissing     the next stage takes an approval
 ├── StoreUnavailable        Redis does not answer, or not us (connection, timeout, credentials, memory)
 ├── LocalKillMissing        the relay holds no kill of that flag by itself
 ├── StateError              what a relay keeps on disk cannot be written, or not be read
@@ -27,6 +37,8 @@ FlagrelayError
 ├── StreamError             the far end of a stream answered with an error, or broke the protocol
 └── Refusal                 a request that is answered with an error: status, code, details
 """
+
+from collections.abc import Sequence
 
 
 class FlagrelayError(Exception):
@@ -166,6 +178,129 @@ class ReplicasMissing(StoreError):
         )
         self.wanted = wanted
         self.have = have
+
+
+class Killed(StoreError):
+    """The flag is killed, and this would bring it back, or end the kill.
+
+    Args:
+        flags: what is killed, by whom and why, as sentences.
+        remedy: what to do.
+    """
+
+    def __init__(self, flags: str, remedy: str) -> None:
+        super().__init__(f"{flags}: {remedy}; nothing was changed")
+
+
+class Released(StoreError):
+    """A plain edit of a flag that has a release: what was written would be overwritten by the release's next step."""
+
+    def __init__(self, environment: str, key: str) -> None:
+        super().__init__(
+            f'flag "{key}" has a release, and its definition is made from that: use `flagrelay release`, or detach it '
+            f"first (`flagrelay release detach {key} --env {environment} --reason WHY`); nothing was changed"
+        )
+        self.environment = environment
+        self.key = key
+
+
+class ReleaseMissing(StoreError):
+    """The flag has no release."""
+
+    def __init__(self, environment: str, key: str) -> None:
+        super().__init__(
+            f'flag "{key}" of environment "{environment}" has no release: store a plan with `flagrelay release plan`, '
+            f"or take the flag back from everybody with `flagrelay kill {key}`"
+        )
+        self.environment = environment
+        self.key = key
+
+
+class PopulationMissing(StoreError):
+    """No such population in the environment."""
+
+    def __init__(self, environment: str, name: str) -> None:
+        super().__init__(
+            f'environment "{environment}" has no population "{name}": `flagrelay populations list` shows what it has'
+        )
+        self.environment = environment
+        self.name = name
+
+
+class PopulationUsed(StoreError):
+    """A population that flags or releases name.
+
+    Args:
+        name: the population.
+        users: what names it, as a person names it: `flag "checkout-v2"`.
+    """
+
+    def __init__(self, name: str, users: Sequence[str]) -> None:
+        shown = ", ".join(users[:MAX_USERS]) + (f" and {len(users) - MAX_USERS} more" if len(users) > MAX_USERS else "")
+        super().__init__(f'population "{name}" is used by {shown}; nothing was changed')
+        self.name = name
+        self.users = tuple(users)
+
+
+MAX_USERS = 20
+"""Users of a population that its error names."""
+
+
+class ReleaseError(FlagrelayError):
+    """An action that a release does not take now; nothing was changed."""
+
+
+class ActionUnfit(ReleaseError):
+    """The action does not fit the state.
+
+    Args:
+        flag: its key.
+        action: what was asked for.
+        state: how the release stands.
+        fitting: what would fit.
+    """
+
+    def __init__(self, flag: str, action: str, state: str, fitting: Sequence[str]) -> None:
+        would = f"what fits now: {', '.join(fitting)}" if fitting else "it has ended"
+        super().__init__(f'{action}: the release of flag "{flag}" is {state}; {would}; nothing was changed')
+        self.fitting = tuple(fitting)
+
+
+class ActionRefused(ReleaseError):
+    """The action fits the state, but not so as it was asked for.
+
+    Args:
+        flag: its key.
+        action: what was asked for.
+        cause: why not.
+        instead: the action that would do.
+    """
+
+    def __init__(self, flag: str, action: str, cause: str, instead: str) -> None:
+        super().__init__(f'{action}: release of flag "{flag}": {cause}; nothing was changed')
+        self.instead = instead
+
+
+class TooEarly(ReleaseError):
+    """The stage has not lasted its minimum."""
+
+    def __init__(self, flag: str, stage: str, lasted: str, minimum: str, left: str) -> None:
+        super().__init__(
+            f'advance: flag "{flag}" has been at stage "{stage}" for {lasted}, and the plan says {minimum} at least: '
+            f"wait {left}, or say --force; nothing was changed"
+        )
+        self.left = left
+
+
+class ApprovalMissing(ReleaseError):
+    """The next stage takes an approval."""
+
+    def __init__(self, flag: str, stage: str, needed: str, given: str) -> None:
+        super().__init__(
+            f'advance: stage "{stage}" of flag "{flag}" must be approved {needed}, and was approved by {given}: '
+            f"`flagrelay release approve {flag} --stage '{stage}'`; nothing was changed"
+        )
+        self.stage = stage
 
 
 class AccessKeyMissing(StoreError):

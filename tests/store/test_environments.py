@@ -13,6 +13,7 @@ from flagrelay.store.environments import (
     destroy_environment,
     list_environments,
 )
+from flagrelay.store.history import read_history
 from flagrelay.store.reading import read_position, read_snapshot
 from flagrelay.store.subscription import subscribe
 from flagrelay.store.writing import Draft, kill_flag, write_change
@@ -65,10 +66,10 @@ async def test_what_a_lost_state_left_behind_is_no_part_of_the_new_history(store
     assert await read_snapshot(store, ENVIRONMENT) == Snapshot(position)
     await put(store, "z")
     assert [change.revision for change in await read_changes(store, ENVIRONMENT, 0)] == [1]
-    assert set(await store.client.keys("*{production}*")) == {
-        name.encode()
-        for name in (store.keys.state(ENVIRONMENT), store.keys.flags(ENVIRONMENT), store.keys.changes(ENVIRONMENT))
-    }
+    left = [entry async for entry in read_history(store, ENVIRONMENT)]
+    assert [entry.flags for entry in left] == [("z",)]
+    of = (store.keys.state, store.keys.flags, store.keys.changes, store.keys.history)
+    assert set(await store.client.keys("*{production}*")) == {name(ENVIRONMENT).encode() for name in of}
 
 
 async def test_a_destroyed_environment_leaves_nothing_and_says_nothing_on_the_channel(store: Store) -> None:

@@ -11,6 +11,11 @@ def test_every_key_has_the_name_that_the_documents_give_it() -> None:
         "flagrelay:{production}:evaluators",
         "flagrelay:{production}:killed",
         "flagrelay:{production}:changes",
+        "flagrelay:{production}:releases",
+        "flagrelay:{production}:populations",
+        "flagrelay:{production}:history",
+        "flagrelay:{production}:actions",
+        "flagrelay:{production}:relays",
     ]
     assert keys.environments == "flagrelay:environments"
     assert keys.keys == "flagrelay:keys"

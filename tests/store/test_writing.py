@@ -368,7 +368,23 @@ async def test_an_environment_over_its_limit_can_shrink(
 
 async def test_the_same_nonce_sent_twice_writes_once(store: Store, empty: Snapshot) -> None:
     keys = store.keys.all_of(ENVIRONMENT)
-    change = ("change", "n1", '"ada"', '"why"', "false", "", "", 10, "flag", "a", "0", json.dumps(flag(1)))
+    change = (
+        "change",
+        "n1",
+        "put",
+        '"ada"',
+        '"why"',
+        "false",
+        "",
+        "",
+        10,
+        "",
+        "",
+        "flag",
+        "a",
+        "0",
+        json.dumps(flag(1)),
+    )
     assert (await WRITE.run(store, keys, *change))[:2] == [b"WRITTEN", 1]
     before = await everything(store)
     async with subscribe(store, ENVIRONMENT) as subscription:

@@ -13,6 +13,9 @@ we cannot use leaves as another `StoreError`. No password ever stands in a messa
     writing         changes, kills, and their undoing
     replicas        waiting until replicas have a write
     changelog       the changes after a revision
+    releases        writing a flag's release, and the flag that it compiles to
+    history         who did what and why
+    reports         what relays say of themselves
     subscription    the messages of a channel
     access_keys     access keys, stored hashed
 """

@@ -13,6 +13,7 @@ from flagrelay.flags.change import Definition, Rule
 from flagrelay.flags.environment_settings import EnvironmentSettings, read_settings
 from flagrelay.flags.position import Position
 from flagrelay.flags.snapshot import Snapshot
+from flagrelay.release.standing import Release, read_release
 from flagrelay.store.connection import Store
 from flagrelay.store.script import CLOCK, READ
 
@@ -45,14 +46,27 @@ class FlagEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class ReleaseEntry:
+    """A flag's release as it is stored; `revision` is the change that last touched it."""
+
+    revision: int
+    release: Release
+
+
+@dataclass(frozen=True, slots=True)
 class State:
-    """Everything of an environment at one revision; evaluators are (revision, rule)."""
+    """Everything of an environment at one revision; evaluators are (revision, rule).
+
+    `about` is what people should know of populations, as it is stored; of some there may be nothing.
+    """
 
     position: Position
     flags: Mapping[str, FlagEntry] = field(default_factory=dict)
     evaluators: Mapping[str, tuple[int, Rule]] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
     settings: EnvironmentSettings = field(default_factory=EnvironmentSettings)
+    releases: Mapping[str, ReleaseEntry] = field(default_factory=dict)
+    about: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 async def read_snapshot(store: Store, environment: str, known: Snapshot | None = None) -> Snapshot:
@@ -84,19 +98,21 @@ async def read_snapshot(store: Store, environment: str, known: Snapshot | None =
 
 
 async def read_state(store: Store, environment: str) -> State:
-    """The whole environment at one revision, with what writers need: revisions and kills.
+    """The whole environment at one revision, with what writers need: revisions, kills, releases.
 
     Raises:
         EnvironmentMissing: there is none.
         StoreCorrupt: what is stored contradicts itself.
     """
     keys = store.keys
-    state, flags, evaluators, killed = await _together(
+    state, flags, evaluators, killed, releases, about = await _together(
         store,
         keys.state(environment),
         keys.flags(environment),
         keys.evaluators(environment),
         keys.killed(environment),
+        keys.releases(environment),
+        keys.populations(environment),
     )
     return State(
         _whole(environment, state, flags, evaluators),
@@ -104,6 +120,8 @@ async def read_state(store: Store, environment: str) -> State:
         evaluators=_evaluators(environment, evaluators),
         metadata=_metadata(environment, state),
         settings=_settings(environment, state),
+        releases={name.decode(): _release(environment, name, text) for name, text in releases.items()},
+        about={name.decode(): _object(environment, name, text) for name, text in about.items()},
     )
 
 
@@ -120,6 +138,20 @@ async def read_flag(store: Store, environment: str, key: str) -> FlagEntry:
         raise FlagMissing(environment, key)
     name = key.encode()
     return _flags(environment, {name: flag}, {name: killed} if killed else {})[key]
+
+
+async def read_flag_release(store: Store, environment: str, key: str) -> tuple[FlagEntry | None, ReleaseEntry | None]:
+    """One flag and its release, as of one moment; None for what there is not.
+
+    Raises:
+        StoreCorrupt: what is stored is none.
+    """
+    keys = store.keys
+    hashes = [keys.flags(environment), keys.killed(environment), keys.releases(environment)]
+    flag, killed, release = await READ.run(store, hashes, key)
+    name = key.encode()
+    entry = _flags(environment, {name: flag}, {name: killed} if killed else {})[key] if flag else None
+    return entry, _release(environment, name, release) if release else None
 
 
 async def read_flag_snapshot(store: Store, environment: str, key: str) -> Snapshot:
@@ -248,6 +280,24 @@ def _entry(text: bytes, member: str) -> tuple[int, Any]:
     if type(revision) is not int or not isinstance(held, dict):
         raise TypeError(f"neither a revision nor an object: {text[:80]!r}")
     return revision, held
+
+
+def _release(environment: str, name: bytes, text: bytes) -> ReleaseEntry:
+    try:
+        revision, document = _entry(text, "release")
+        return ReleaseEntry(revision, read_release(document))
+    except (ValueError, KeyError, TypeError, DefinitionError) as error:
+        raise unreadable(environment, f'the release of flag "{name.decode(errors="replace")}"') from error
+
+
+def _object(environment: str, name: bytes, text: bytes) -> Mapping[str, Any]:
+    try:
+        document = orjson.loads(text)
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        raise unreadable(environment, f'what is said of population "{name.decode(errors="replace")}"')
+    return document
 
 
 def _metadata(environment: str, state: Hash) -> Mapping[str, Any]:

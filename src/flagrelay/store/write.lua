@@ -1,7 +1,8 @@
 -- Every write to an environment: one run of this script, all of it or nothing.
 --
---   KEYS  1 state   2 flags   3 evaluators   4 killed   5 changes (stream, and the channel's name)
---   ARGV  1 what to do: create, destroy, change, kill, revive, renew; the rest as each function says
+--   KEYS  1 state   2 flags   3 evaluators   4 killed   5 changes (stream, and the channel's name)   6 releases
+--         7 populations (what people should know of them)   8 history (stream)   9 actions (stream)   10 relays
+--   ARGV  1 what to do: create, destroy, change, release, kill, revive, renew; the rest as each function says
 --
 -- Definitions and rules are JSON text, and stay text: cjson would turn 1.0 into 1, [] into {}, and round large
 -- integers. It is used to read what is ours (who killed a flag), never to write what is the user's.
@@ -9,8 +10,11 @@
 -- Answers are arrays whose first element names the outcome; Python makes exceptions of those that are refusals.
 
 local STATE, FLAGS, EVALUATORS, KILLED, CHANGES = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local RELEASES, POPULATIONS, HISTORY, ACTIONS, RELAYS = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
 
 local CHANGELOG_LENGTH = 10000
+local HISTORY_LENGTH = 100000
+local NAMES_IN_HISTORY = 1000
 local LARGEST_MESSAGE = 65536
 
 local function quoted(text)
@@ -114,8 +118,8 @@ local function damage()
     if expected and tonumber(expected) ~= found then return {'DAMAGED', what, expected, found} end
   end
   -- Keys of another type stop the script here, before anything is written.
-  redis.call('HLEN', KILLED)
-  redis.call('XLEN', CHANGES)
+  for _, hash in ipairs({KILLED, RELEASES, POPULATIONS}) do redis.call('HLEN', hash) end
+  for _, stream in ipairs({CHANGES, HISTORY, ACTIONS}) do redis.call('XLEN', stream) end
   return nil
 end
 
@@ -127,7 +131,7 @@ local WRITES = {
 }
 local NEEDED = {
   create = {{'HSET', STATE, 'nonce', ''}, {'DEL', FLAGS}},
-  change = WRITES, kill = WRITES, revive = WRITES,
+  change = WRITES, release = WRITES, kill = WRITES, revive = WRITES,
   renew = {{'HSET', STATE, 'nonce', ''}, {'PUBLISH', CHANGES, ''}},
 }
 
@@ -143,11 +147,38 @@ local function forbidden(action)
   return nil
 end
 
+-- The names in a list of entries, as JSON; not all of very many.
+local function names(touched, wanted)
+  local found, more = {}, 0
+  for _, each in ipairs(touched) do
+    if wanted(each) then
+      if #found < NAMES_IN_HISTORY then table.insert(found, each.quoted) else more = more + 1 end
+    end
+  end
+  return '[' .. table.concat(found, ',') .. ']', more
+end
+
+-- Notes who did what and why, without definitions: it outlives the changelog.
+local function note_history(who, touched, more)
+  local flags, left_out = names(touched, function(each) return each.hash == FLAGS end)
+  local populations, others = names(touched, function(each) return each.hash == EVALUATORS end)
+  local deleted = names(touched, function(each) return each.hash == FLAGS and not each.text end)
+  redis.call('XADD', HISTORY, 'MAXLEN', '~', HISTORY_LENGTH, '*', 'entry', who .. ',"flags":' .. flags
+    .. ',"populations":' .. populations .. ',"deleted":' .. deleted
+    .. string.format(',"left_out":%d%s}', left_out + others, more))
+end
+
+-- Notes what a person did to a flag's release, or that it was killed or revived. `who` begins the entry.
+local function note_action(who, flag, detail)
+  redis.call('XADD', ACTIONS, '*', 'entry', who .. ',"flag":' .. quoted(flag) .. ',"detail":' .. detail .. '}')
+end
+
 -- Writes one change. `touched` lists {hash, member of the message, name, text or nil to delete}; `metadata` is the
--- text of the flag set's new metadata, or '', `settings` that of the environment's settings; `note` writes what belongs to it in `killed`, given the time. The
--- changelog comes first: out of memory, or a stream that is not ours, stops the script before anything was written.
+-- text of the flag set's new metadata, or '', `settings` that of the environment's settings; `action` is what the
+-- history calls it; `note` writes what belongs to it beside the flags, given the time and how entries about it begin.
+-- The changelog comes first: out of memory, or a stream that is not ours, stops the script before anything was written.
 -- PUBLISH comes last: were it refused, everything would be written, and relays find it when they compare.
-local function commit(nonce, actor, reason, urgent, touched, metadata, settings, note)
+local function commit(action, nonce, actor, reason, urgent, touched, metadata, settings, note)
   local epoch, revision, previous = position()
   revision = revision + 1
   local time = redis.call('TIME')
@@ -178,9 +209,12 @@ local function commit(nonce, actor, reason, urgent, touched, metadata, settings,
     'flags', redis.call('HLEN', FLAGS), 'evaluators', redis.call('HLEN', EVALUATORS))
   if metadata ~= '' then redis.call('HSET', STATE, 'metadata', metadata) end
   if settings ~= '' then redis.call('HSET', STATE, 'settings', settings) end
-  note(at)
+  local who = string.format('{"revision":%d,"at":%s,"action":%s,"actor":', revision, at, quoted(action))
+    .. actor .. ',"reason":' .. reason
+  note_history(who, touched, ',"urgent":' .. urgent)
+  note(at, who, revision)
   redis.call('PUBLISH', CHANGES, #message <= LARGEST_MESSAGE and message or head .. '}')
-  return {'WRITTEN', revision, at}
+  return {'WRITTEN', revision, at, epoch}
 end
 
 -- ARGV: epoch, nonce
@@ -190,37 +224,75 @@ local function create()
   redis.call('HSET', STATE, 'epoch', ARGV[2], 'revision', 0, 'nonce', ARGV[3], 'metadata', '{}',
     'flags', 0, 'evaluators', 0)
   -- What a wiped `state` left behind belongs to no history any more.
-  redis.call('DEL', FLAGS, EVALUATORS, KILLED, CHANGES)
+  redis.call('DEL', FLAGS, EVALUATORS, KILLED, CHANGES, RELEASES, POPULATIONS, HISTORY, ACTIONS, RELAYS)
   return {'CREATED'}
 end
 
 local function destroy()
-  redis.call('DEL', STATE, FLAGS, EVALUATORS, KILLED, CHANGES)
+  redis.call('DEL', unpack(KEYS))
   return {'DESTROYED'}
 end
 
--- ARGV: nonce, actor (JSON), reason (JSON), urgent (JSON), metadata (JSON or ''), settings (JSON or ''), most flags, then
--- for each entry four: 'flag' or 'population', name, the revision that the writer read or '', text or '' to delete.
-local function change()
-  local nonce, actor, reason, urgent, metadata, settings, most = unpack(ARGV, 2, 8)
-  local touched, grows = {}, 0
-  for index = 9, #ARGV, 4 do
-    local kind, name, expected, text = unpack(ARGV, index, index + 3)
-    local hash = kind == 'flag' and FLAGS or EVALUATORS
-    if expected ~= '' then
-      local found = revision_of(hash, name)
-      if not found then return {'UNREADABLE', kind, name} end
-      if tonumber(expected) ~= found then return {'CONFLICT', kind, name, expected, found} end
+-- The first release that names a population, by its flag's key; nil where none does. Releases are ours, and small.
+local function release_with(population)
+  local releases = redis.call('HGETALL', RELEASES)
+  for index = 1, #releases, 2 do
+    local sound, held = pcall(cjson.decode, releases[index + 1])
+    for _, name in ipairs(sound and held.release and held.release.populations or {}) do
+      if name == population then return releases[index] end
     end
-    if kind == 'flag' then grows = grows + (text ~= '' and 1 or 0) - redis.call('HEXISTS', hash, name) end
-    table.insert(touched, {hash = hash, name = name, quoted = quoted(name), text = text ~= '' and text or nil})
+  end
+  return nil
+end
+
+-- What stands against an entry of a change, as an answer; nil where nothing does.
+local function objection(kind, name, expected, text, over_releases)
+  local hash = kind == 'flag' and FLAGS or EVALUATORS
+  if expected ~= '' then
+    local found = revision_of(hash, name)
+    if not found then return {'UNREADABLE', kind, name} end
+    if tonumber(expected) ~= found then return {'CONFLICT', kind, name, expected, found} end
+  end
+  if kind == 'flag' and not over_releases and redis.call('HEXISTS', RELEASES, name) == 1 then
+    return {'RELEASED', name}
+  end
+  local user = kind == 'population' and text == '' and release_with(name)
+  return user and {'IN_USE', name, user} or nil
+end
+
+-- ARGV: nonce, action (for the history), actor (JSON), reason (JSON), urgent (JSON), metadata (JSON or ''), settings
+-- (JSON or ''), most flags, the environment's revision that the writer read or '', '1' to end the releases of what is
+-- written over them, then for each entry four: 'flag' or 'population', name, the revision that the writer read or '',
+-- text or '' to delete; or 'about', a population's name, '', what people should know of it.
+local function change()
+  local nonce, action, actor, reason, urgent, metadata, settings, most, seen, over_releases = unpack(ARGV, 2, 11)
+  local _, current = position()
+  if seen ~= '' and tonumber(seen) ~= current then return {'CONFLICT', 'environment', '', seen, current} end
+  local touched, about, grows = {}, {}, 0
+  for index = 12, #ARGV, 4 do
+    local kind, name, expected, text = unpack(ARGV, index, index + 3)
+    if kind == 'about' then
+      table.insert(about, {name, text})
+    else
+      local refusal = objection(kind, name, expected, text, over_releases == '1')
+      if refusal then return refusal end
+      local hash = kind == 'flag' and FLAGS or EVALUATORS
+      if kind == 'flag' then grows = grows + (text ~= '' and 1 or 0) - redis.call('HEXISTS', hash, name) end
+      table.insert(touched, {hash = hash, name = name, quoted = quoted(name), text = text ~= '' and text or nil})
+    end
   end
   local flags = redis.call('HLEN', FLAGS) + grows
   if grows > 0 and flags > tonumber(most) then return {'FULL', flags} end
-  return commit(nonce, actor, reason, urgent, touched, metadata, settings, function()
+  return commit(action, nonce, actor, reason, urgent, touched, metadata, settings, function(_, who)
     for _, each in ipairs(touched) do
-      if each.hash == FLAGS then redis.call('HDEL', KILLED, each.name) end
+      if each.hash == FLAGS then
+        redis.call('HDEL', KILLED, each.name)
+        if redis.call('HDEL', RELEASES, each.name) == 1 then note_action(who, each.name, '{}') end
+      elseif not each.text then
+        redis.call('HDEL', POPULATIONS, each.name)
+      end
     end
+    for _, each in ipairs(about) do redis.call('HSET', POPULATIONS, each[1], each[2]) end
   end)
 end
 
@@ -231,6 +303,54 @@ local function pinned(text, variant)
   if not (variants and members(variants)[variant]) then return nil end
   text = with(with(text, 'state', '"ENABLED"'), 'defaultVariant', quoted(variant))
   return parts.targeting and with(text, 'targeting', '{}') or text
+end
+
+-- What a killed flag serves, given its definition: one variant, or nothing. Nothing, too, where that variant is no more.
+local function withdrawn(text, variant)
+  return variant and pinned(text, variant) or with(text, 'state', '"DISABLED"')
+end
+
+-- What is against a write of a flag's release, as an answer; nil where nothing is.
+local function release_refused(key, expected, expected_release, needed)
+  local found = revision_of(FLAGS, key)
+  if not found then return {'UNREADABLE', 'flag', key} end
+  if tonumber(expected) ~= found then return {'CONFLICT', 'flag', key, expected, found} end
+  local held = redis.call('HGET', RELEASES, key)
+  local at = held and tonumber(string.match(held, '^{"revision":(%d+),"release":{')) or 0
+  if tonumber(expected_release) ~= at then return {'CONFLICT', 'release', key, expected_release, at} end
+  for _, population in ipairs(needed) do
+    if redis.call('HEXISTS', EVALUATORS, population) == 0 then return {'NO_POPULATION', population} end
+  end
+  return nil
+end
+
+-- ARGV: nonce, action, actor (JSON), reason (JSON), urgent (JSON), most flags, flag key, the revisions at which flag and
+-- release were read, the flag's text, the release's text or '' to end it, what else the history should know (JSON), then
+-- the populations that there must be. A killed flag stays killed: what it returns to is what is written.
+local function release()
+  local nonce, action, actor, reason, urgent, most, key, expected, expected_release, text, document, detail
+    = unpack(ARGV, 2, 13)
+  local refusal = release_refused(key, expected, expected_release, {unpack(ARGV, 14)})
+  if refusal then return refusal end
+  local flags = redis.call('HLEN', FLAGS)
+  if tonumber(expected) == 0 and flags + 1 > tonumber(most) then return {'FULL', flags + 1} end
+  local kept, served = redis.call('HGET', KILLED, key), text
+  local parts = kept and members_if_sound(kept) or {}
+  if parts.original then
+    local to = parts.to and cjson.decode('[' .. string.sub(kept, parts.to[1], parts.to[2]) .. ']')[1]
+    served = withdrawn(text, type(to) == 'string' and to or nil)
+    kept = replaced(kept, parts.original, text)
+  end
+  local touched = {{hash = FLAGS, name = key, quoted = quoted(key), text = served}}
+  return commit(action, nonce, actor, reason, urgent, touched, '', '', function(_, who, revision)
+    if parts.original then redis.call('HSET', KILLED, key, kept) end
+    if document == '' then
+      redis.call('HDEL', RELEASES, key)
+    else
+      redis.call('HSET', RELEASES, key, string.format('{"revision":%d,"release":', revision) .. document .. '}')
+    end
+    note_action(who, key, detail)
+  end)
 end
 
 -- ARGV: nonce, actor (JSON), reason (JSON), flag key, variant or '' for none (DISABLED), and the revision that the writer
@@ -250,14 +370,16 @@ local function kill()
     text = pinned(original, variant)
     if not text then return {'NO_VARIANT'} end
   else
-    text = with(original, 'state', '"DISABLED"')
+    text = withdrawn(original, nil)
   end
-  local _, revision = position()
-  if span and text == current then return {'UNCHANGED', revision, '0'} end
+  local epoch, revision = position()
+  if span and text == current then return {'UNCHANGED', revision, '0', epoch} end
   local touched = {{hash = FLAGS, name = key, quoted = quoted(key), text = text}}
-  return commit(nonce, actor, reason, 'true', touched, '', '', function(at)
+  local to = variant ~= '' and quoted(variant) or 'null'
+  return commit('kill', nonce, actor, reason, 'true', touched, '', '', function(at, who)
     redis.call('HSET', KILLED, key, string.format('{"at":%s,"actor":%s,"reason":%s,"to":%s,"original":%s}',
-      at, actor, reason, variant ~= '' and quoted(variant) or 'null', original))
+      at, actor, reason, to, original))
+    note_action(who, key, '{"to":' .. to .. '}')
   end)
 end
 
@@ -270,7 +392,10 @@ local function revive()
   local span = members_if_sound(kept).original
   if not span then return {'UNREADABLE', 'kill of flag', key} end
   local touched = {{hash = FLAGS, name = key, quoted = quoted(key), text = string.sub(kept, span[1], span[2])}}
-  return commit(nonce, actor, reason, 'true', touched, '', '', function() redis.call('HDEL', KILLED, key) end)
+  return commit('revive', nonce, actor, reason, 'true', touched, '', '', function(_, who)
+    redis.call('HDEL', KILLED, key)
+    note_action(who, key, '{}')
+  end)
 end
 
 -- ARGV: the epoch, revision and nonce that the caller saw, the fresh epoch
@@ -285,7 +410,7 @@ local function renew()
   return {'POSITION', epoch, revision, nonce}
 end
 
-local actions = {change = change, kill = kill, revive = revive, renew = renew}
+local actions = {change = change, release = release, kill = kill, revive = revive, renew = renew}
 
 local refusal = forbidden(ARGV[1])
 if refusal then return refusal end
@@ -294,10 +419,9 @@ if redis.call('EXISTS', STATE) == 0 then return {'NO_ENVIRONMENT'} end
 if ARGV[1] == 'destroy' then return destroy() end
 refusal = damage()
 if refusal then return refusal end
-if (ARGV[1] == 'change' or ARGV[1] == 'kill' or ARGV[1] == 'revive')
-  and redis.call('HGET', STATE, 'nonce') == ARGV[2] then
+if ARGV[1] ~= 'renew' and redis.call('HGET', STATE, 'nonce') == ARGV[2] then
   -- The same write, sent again because its answer was lost.
-  local _, revision = position()
-  return {'WRITTEN', revision, '0'}
+  local epoch, revision = position()
+  return {'WRITTEN', revision, '0', epoch}
 end
 return actions[ARGV[1]]()

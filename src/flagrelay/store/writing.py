@@ -13,6 +13,9 @@ from flagrelay.errors import (
     EnvironmentMissing,
     FlagMissing,
     NotKilled,
+    PopulationMissing,
+    PopulationUsed,
+    Released,
     VariantMissing,
 )
 from flagrelay.flags.change import Definition, Rule
@@ -31,8 +34,10 @@ Answer = Sequence[Any]
 class Draft:
     """An edit that is not written yet.
 
-    `flags` and `evaluators`: a value replaces the entry, None deletes it. `expected_*`: the revision at which
-    each entry was read, 0 for "it must not exist"; what is left out is not checked.
+    `flags` and `evaluators`: a value replaces the entry, None deletes it; `about`: what people should know of a
+    population. `expected_*`: the revision at which each entry was read, 0 for "it must not exist"; what is left out is
+    not checked. `expected`: the same of the environment as a whole. `action` is what the history calls it. A flag that
+    has a release is not written, unless `over_releases`, which ends the release.
     """
 
     flags: Mapping[str, Definition | None] = field(default_factory=dict)
@@ -41,6 +46,10 @@ class Draft:
     settings: EnvironmentSettings | None = None
     expected_flags: Mapping[str, int] = field(default_factory=dict)
     expected_evaluators: Mapping[str, int] = field(default_factory=dict)
+    about: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    expected: int | None = None
+    over_releases: bool = False
+    action: str = "write"
     actor: str = ""
     reason: str = ""
     urgent: bool = False
@@ -48,11 +57,15 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A write that happened: the revision it made, Redis's time of it (µs), and whether it changed anything."""
+    """A write that happened: the revision it made, Redis's time of it (µs), and whether it changed anything.
+
+    `epoch` is that of the history that the revision counts.
+    """
 
     revision: int
     at: int
     changed: bool = True
+    epoch: str = ""
 
 
 async def write_change(store: Store, environment: str, draft: Draft) -> Written:
@@ -60,7 +73,9 @@ async def write_change(store: Store, environment: str, draft: Draft) -> Written:
 
     Raises:
         DefinitionError: a definition, rule or limit is broken.
-        Conflict: an entry is not at the revision at which it was read.
+        Conflict: an entry, or the environment, is not at the revision at which it was read.
+        Released: a flag has a release.
+        PopulationUsed: a release names a population that was to be deleted.
         StoreCorrupt: what Redis holds contradicts itself.
         EnvironmentMissing: there is no such environment; a write never creates one.
         StoreUnavailable: Redis does not answer; the change may have been written.
@@ -72,10 +87,14 @@ async def write_change(store: Store, environment: str, draft: Draft) -> Written:
     for name, rule in draft.evaluators.items():
         text = b"" if rule is None else orjson.dumps(check_population(name, rule))
         arguments += ["population", name, draft.expected_evaluators.get(name, ""), text]
+    for name, about in draft.about.items():
+        arguments += ["about", name, "", orjson.dumps(about)]
     metadata = b"" if draft.metadata is None else orjson.dumps(check_metadata(draft.metadata))
-    who = (text_as_json(draft.actor), text_as_json(draft.reason), orjson.dumps(draft.urgent))
+    who = (draft.action, text_as_json(draft.actor), text_as_json(draft.reason), orjson.dumps(draft.urgent))
     settings = b"" if draft.settings is None else orjson.dumps(draft.settings.as_json())
-    return await _write(store, environment, "", "change", *who, metadata, settings, MAX_FLAGS, *arguments)
+    seen = "" if draft.expected is None else draft.expected
+    more = (metadata, settings, MAX_FLAGS, seen, "1" if draft.over_releases else "")
+    return await write(store, environment, "", "change", *who, *more, *arguments)
 
 
 async def kill_flag(
@@ -102,7 +121,7 @@ async def kill_flag(
     if to == "":  # what a shell makes of a variable that is not set; the script takes it for "no variant"
         raise VariantMissing(environment, key, to)
     who = (text_as_json(actor), text_as_json(reason))
-    return await _write(
+    return await write(
         store, environment, key, "kill", *who, key, to or "", "" if expected is None else expected, variant=to or ""
     )
 
@@ -115,7 +134,7 @@ async def revive_flag(store: Store, environment: str, key: str, *, actor: str = 
         NotKilled: it is not killed.
     """
     who = (text_as_json(actor), text_as_json(reason))
-    return await _write(store, environment, key, "revive", *who, key)
+    return await write(store, environment, key, "revive", *who, key)
 
 
 async def renew_epoch(store: Store, environment: str, seen: Position) -> Position:
@@ -135,29 +154,33 @@ def text_as_json(text: str) -> bytes:
     return orjson.dumps(text.encode(errors="replace").decode())
 
 
-async def _write(
+async def write(
     store: Store, environment: str, key: str, action: str, *arguments: str | bytes | int, variant: str = ""
 ) -> Written:
+    """One run of the write script that makes a change. Returns what was written, or raises what was refused.
+
+    Args:
+        store: where the environment is.
+        environment: its name.
+        key: the flag that it is about, for errors; empty for several.
+        action: what the script is to do.
+        arguments: what belongs to that, as the script says.
+        variant: what a kill is to serve, for errors.
+    """
     nonce = secrets.token_hex(8)
     answer = await WRITE.run(store, store.keys.all_of(environment), action, nonce, *arguments)
     _refuse(environment, answer)
     match answer:
-        case [b"WRITTEN", revision, at]:
-            return Written(int(revision), int(at))
-        case [b"UNCHANGED", revision, _]:
-            return Written(int(revision), 0, changed=False)
-        case [b"CONFLICT", kind, name, expected, found]:
-            raise Conflict(f'{kind.decode()} "{name.decode()}"', int(expected), int(found))
+        case [b"WRITTEN", revision, at, epoch]:
+            return Written(int(revision), int(at), epoch=epoch.decode())
+        case [b"UNCHANGED", revision, _, epoch]:
+            return Written(int(revision), 0, changed=False, epoch=epoch.decode())
         case [b"NO_FLAG"]:
             raise FlagMissing(environment, key)
         case [b"NO_VARIANT"]:
             raise VariantMissing(environment, key, variant)
         case [b"NOT_KILLED"]:
             raise NotKilled(environment, key)
-        case [b"FULL", flags]:
-            raise DefinitionError(
-                f'environment "{environment}"', "", f"it would have {flags} flags; the most is {MAX_FLAGS}"
-            )
     raise RuntimeError(f"the write script answered {answer!r:.100}")
 
 
@@ -172,3 +195,20 @@ def _refuse(environment: str, answer: Answer) -> None:
             raise entries_lost(environment, what, expected, found)
         case [b"UNREADABLE", kind, name]:
             raise unreadable(environment, f'{kind.decode()} "{name.decode()}"')
+    _refuse_entries(environment, answer)
+
+
+def _refuse_entries(environment: str, answer: Answer) -> None:
+    """Raise what an answer says is wrong with what was to be written."""
+    match answer:
+        case [b"CONFLICT", kind, name, expected, found]:
+            raise Conflict(f'{kind.decode()} "{name.decode() or environment}"', int(expected), int(found))
+        case [b"RELEASED", name]:
+            raise Released(environment, name.decode())
+        case [b"NO_POPULATION", name]:
+            raise PopulationMissing(environment, name.decode())
+        case [b"IN_USE", name, user]:
+            raise PopulationUsed(name.decode(), [f'the release of flag "{user.decode()}"'])
+        case [b"FULL", flags]:
+            cause = f"it would have {flags} flags; the most is {MAX_FLAGS}"
+            raise DefinitionError(f'environment "{environment}"', "", cause)
