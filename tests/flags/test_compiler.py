@@ -148,10 +148,11 @@ MIXED: list[Any] = ["a", "b", 1, 2.0, True, None, [1], {"x": 1, "y": 2}, "1", ""
 
 
 def test_a_literal_list_that_in_looks_into_becomes_a_set() -> None:
-    (members,) = [held for held in held_by({"in": [var("x"), MIXED]}) if isinstance(held, Members)]
-    assert members.texts == {"a", "b", "1", ""}
-    assert members.texts in held_by({"in": [var("x"), MIXED]})
-    assert not any(isinstance(held, list) for held in held_by({"in": [var("x"), MIXED]}))
+    everything = held_by({"in": [var("x"), MIXED]})
+    (members,) = [held for held in everything if isinstance(held, Members)]
+    assert set(members.texts) == {"a", "b", "1", ""}
+    assert any(held is members.texts for held in everything)  # Python has neither looked into it nor copied it
+    assert not any(isinstance(held, list) for held in everything)
 
 
 @pytest.mark.parametrize(
@@ -331,6 +332,26 @@ def test_only_what_could_run_long_is_metered() -> None:
     assert metered(small) is small.function
     assert metered(loop) is not loop.function
     assert metered(large) is not large.function
+
+
+def test_a_literal_list_that_in_looks_into_is_as_one_to_the_meter_however_long() -> None:
+    long = compiled({"in": [var("x"), [*range(100_000), "a", None, True, 0.5]]})
+    assert long.nodes == compiled({"in": [var("x"), ["a"]]}).nodes
+    assert metered(long) is long.function
+    within: list[Any] = [99_999, "a", None, True, 0.5]
+    without: list[Any] = [100_000, "b", False, 0.25, [], {}]
+    assert [long.function({"x": x}, KEY) for x in within] == [True] * len(within)
+    assert [long.function({"x": x}, KEY) for x in without] == [False] * len(without)
+
+
+@pytest.mark.parametrize("operator", ["==", "missing", "merge", "max"])
+def test_a_literal_list_counts_in_full_elsewhere(operator: str) -> None:
+    assert compiled({operator: [["a"] * METERED_NODES, var("x")]}).nodes > METERED_NODES
+
+
+def test_a_loop_looks_into_a_long_literal_list_for_each_of_many_items() -> None:
+    rule = {"some": [var("tags"), {"in": [var(""), [str(number) for number in range(100_000)]]}]}
+    assert metered(compiled(rule))({"tags": ["none"] * 10_000 + ["99999"]}, KEY) is True
 
 
 def test_each_evaluation_has_the_whole_limit_for_itself() -> None:

@@ -12,6 +12,7 @@ from flagrelay.flags.definition import (
     MAX_DEFINITION_BYTES,
     MAX_DEPTH,
     MAX_FLAGS,
+    MAX_POPULATION_BYTES,
     check_environment_name,
     check_flag,
     check_flag_set,
@@ -40,8 +41,7 @@ def flag(**members: Any) -> dict[str, Any]:
     return {**GOOD, **members}
 
 
-def nested(depth: int) -> Any:
-    value: Any = 1
+def nested(depth: int, value: Any = 1) -> Any:
     for _ in range(depth):
         value = [value]
     return value
@@ -130,10 +130,68 @@ def test_a_definition_has_at_most_256_kib() -> None:
         check_flag("flag", sized(MAX_DEFINITION_BYTES + 1))
 
 
+def keys(count: int) -> list[str]:
+    return [f"{number:036}" for number in range(count)]
+
+
+def test_a_population_of_100000_targeting_keys_is_taken() -> None:
+    rule = {"in": [{"var": "targetingKey"}, keys(100_000)]}
+    assert check_population("beta", rule) is rule
+    assert check_flag_set({"flags": {"a": GOOD}, "$evaluators": {"beta": rule}}).evaluators == {"beta": rule}
+    assert check_population("beta", parse_json(orjson.dumps(rule), "it")) == rule
+
+
+def test_a_population_has_at_most_8_mib_with_its_lists() -> None:
+    def sized(size: int) -> dict[str, Any]:
+        empty = len(orjson.dumps({"in": [{"var": "x"}, [""]]}))
+        return {"in": [{"var": "x"}, ["x" * (size - empty)]]}
+
+    assert check_population("beta", sized(MAX_POPULATION_BYTES))
+    with pytest.raises(DefinitionError, match="has 8388609 bytes as JSON; the most is 8388608") as refused:
+        check_population("beta", sized(MAX_POPULATION_BYTES + 1))
+    assert refused.value.subject == 'population "beta"'
+
+
+@pytest.mark.parametrize(
+    "large",
+    [
+        {"==": [{"var": "x"}, "x" * MAX_DEFINITION_BYTES]},
+        {"or": [{"==": [{"var": "x"}, number]} for number in range(20_000)]},
+        {"missing": keys(10_000)},
+        {"in": [{"var": "x"}, [*keys(10_000), [1]]]},
+        {"in": [{"var": "x"}, "x" * MAX_DEFINITION_BYTES]},
+        {"in": [{"merge": [keys(10_000)]}, ["x"]]},
+    ],
+)
+def test_a_population_has_at_most_256_kib_beside_the_lists_that_in_looks_into(large: Any) -> None:
+    beside = r"has \d+ bytes as JSON beside the lists that `in` looks into; the most is 262144"
+    with pytest.raises(DefinitionError, match=beside):
+        check_population("beta", {"and": [large, {"in": [{"var": "x"}, keys(10_000)]}]})
+
+
+def test_a_flag_has_at_most_256_kib_lists_or_not() -> None:
+    with pytest.raises(DefinitionError, match="the most is 262144"):
+        check_flag("flag", flag(targeting={"in": [{"var": "targetingKey"}, keys(10_000)]}))
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), 2**64, b"x", {"nope": 1}])
+@pytest.mark.parametrize("place", [0, 1, 99])
+def test_one_wrong_item_of_a_long_list_is_found_where_it_is(wrong: Any, place: int) -> None:
+    items = ["x"] * 100
+    items[place] = wrong
+    with pytest.raises(DefinitionError) as refused:
+        check_population("beta", {"in": [{"var": "x"}, items]})
+    assert refused.value.path.startswith(f"in[1][{place}]")
+
+
 def test_a_definition_nests_at_most_32_levels_deep() -> None:
     assert check_flag("flag", flag(targeting={"log": nested(MAX_DEPTH - 2)}))
     with pytest.raises(DefinitionError, match="nests deeper than 32 levels"):
         check_flag("flag", flag(targeting={"log": nested(MAX_DEPTH - 1)}))
+    for innermost in ("text", True):
+        assert check_flag("flag", flag(targeting={"log": nested(MAX_DEPTH - 2, innermost)}))
+        with pytest.raises(DefinitionError, match="nests deeper than 32 levels"):
+            check_flag("flag", flag(targeting={"log": nested(MAX_DEPTH - 1, innermost)}))
     with pytest.raises(DefinitionError, match="nests deeper than 32 levels"):
         check_flag("flag", flag(targeting={"log": nested(sys.getrecursionlimit() * 10)}))
 

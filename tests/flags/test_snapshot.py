@@ -67,6 +67,16 @@ def targeted(number: int, *, whole: bool = False) -> dict[str, Any]:
     return {**definition(number), "targeting": rule}
 
 
+def test_a_population_is_compiled_once_until_it_changes() -> None:
+    rule = {"in": [{"var": "targetingKey"}, ["u1", "u2"]]}
+    first = Snapshot(Position("e0", 0, "n0"), {"a": targeted(1)}, {"a": rule})
+    second = first.with_change(Change("e0", 1, "n1", "n0", 0, flags={"a": targeted(2), "b": targeted(3)}))
+    third = second.reloaded(Position("e1", 7, "m"), {}, {"a": {"in": [{"var": "targetingKey"}, ["u1", "u2"]]}}, {},
+                            second.settings)  # fmt: skip
+    compiled = [each.compiled.populations["a"] for each in (first, second, third)]
+    assert compiled[0] is compiled[1] is compiled[2]
+
+
 @given(EDITS, st.lists(st.sampled_from(["", "u1", "u2", "u3"]), max_size=4))
 def test_whatever_is_kept_of_what_was_compiled_it_resolves_as_if_all_of_it_were_compiled_anew(
     edits: list[tuple[dict[str, Any], dict[str, Any], Any]], targeting_keys: list[str]

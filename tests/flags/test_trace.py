@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from flagrelay.errors import RuleTooLong
 from flagrelay.flags import lookup
 from flagrelay.flags.bucket import SHORTHANDS, hash_v3
+from flagrelay.flags.meter import LIMIT
 from flagrelay.flags.trace import Step, trace_rule
 from support.rules import CONTEXTS, POPULATIONS, rules
 
@@ -265,6 +266,15 @@ def test_what_is_no_operator_is_an_error(rule: Any) -> None:
 def test_texts_that_grow_too_long_are_an_error() -> None:
     with pytest.raises(RuleTooLong):
         trace({"cat": [var("x"), var("x")]}, {"x": "y" * 200_000})
+
+
+def test_a_long_literal_list_is_no_reason_to_stop() -> None:
+    listed = [str(number) for number in range(LIMIT // 4)]
+    rule = {"or": [{"in": [var("x"), [*listed, name]]} for name in "abcdefg"]}
+    step = trace(rule, {"x": "g"})
+    assert step.gave is True
+    assert [each.gave for each in step.steps] == [False] * 6 + [True]
+    assert [each.path for each in step.steps[0].steps] == ["targeting.or[0].in[0].var", "targeting.or[0].in[1]"]
 
 
 @settings(max_examples=150)

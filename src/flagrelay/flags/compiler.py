@@ -15,7 +15,7 @@ from flagrelay.flags.branches import BRANCHES
 from flagrelay.flags.forms import Form, function_of
 from flagrelay.flags.javascript import to_string, truthy
 from flagrelay.flags.loops import LOOPS
-from flagrelay.flags.operators import OPERATORS, REFERENCE, arguments_of, operator_of
+from flagrelay.flags.operators import OPERATORS, REFERENCE, arguments_of, is_plain, operator_of
 from flagrelay.flags.paths import PATHS
 from flagrelay.flags.shares import SHARES
 from flagrelay.flags.shortcuts import SHORTCUTS
@@ -211,6 +211,9 @@ class Compiler:
 
     def list_of(self, rules: list[Any]) -> Value:
         """A list of what rules give."""
+        if is_plain(rules):
+            self.nodes += len(rules)
+            return Constant(rules)
         values = self.arguments(rules)
         if known(values):
             return Constant(constants(values))

@@ -14,10 +14,15 @@ import orjson
 
 from flagrelay.errors import DefinitionError
 from flagrelay.flags.change import Definition, Rule
+from flagrelay.flags.operators import is_plain
 from flagrelay.flags.targeting import check_rule
 
 MAX_KEY_LENGTH = 256
 MAX_DEFINITION_BYTES = 256 * 1024
+MAX_POPULATION_BYTES = 8 * 1024 * 1024
+"""Of a population with the literal lists that `in` looks into: 100,000 targeting keys. Without them it is held to
+`MAX_DEFINITION_BYTES` like every rule: lists become sets, all else becomes code."""
+
 MAX_DEPTH = 32
 MAX_FLAGS = 50_000
 MAX_NESTING = 200
@@ -92,7 +97,11 @@ def check_population(name: object, rule: object) -> Rule:
     subject = f"population {_shown(name)}"
     _check_key(subject, name)
     _object(subject, "", rule)
-    _check_size(subject, rule)
+    if _check_size(subject, rule, MAX_POPULATION_BYTES) > MAX_DEFINITION_BYTES:
+        size = len(orjson.dumps(_without_lists(rule)))
+        if size > MAX_DEFINITION_BYTES:
+            cause = f"has {size} bytes as JSON beside the lists that `in` looks into"
+            raise DefinitionError(subject, "", f"{cause}; the most is {MAX_DEFINITION_BYTES}")
     check_rule(subject, "", rule, populations=())  # a population names no other
     return rule
 
@@ -182,6 +191,8 @@ def _refuse_constant(subject: str) -> Callable[[str], object]:
 
 
 def _check_nesting(subject: str, text: str) -> None:
+    if text.count("[") + text.count("{") <= MAX_NESTING:
+        return
     depth = 0
     # A string without an end is one too, and nothing is tried twice: or a file of many `\"` would take hours.
     for found in re.finditer(r'"(?:[^"\\]|\\.)*+"?|[\[{]|[\]}]', text, re.DOTALL):
@@ -213,14 +224,28 @@ def _check_key(subject: str, key: object) -> None:
         raise DefinitionError(subject, "", "a key has no control characters and no lone surrogates")
 
 
-def _check_size(subject: str, definition: object) -> None:
+def _without_lists(rule: Any) -> Any:
+    """A rule without its literal lists of plain values that `in` looks into."""
+    if isinstance(rule, list):
+        return [_without_lists(each) for each in rule]
+    if not isinstance(rule, dict):
+        return rule
+    match rule:
+        case {"in": [needle, [*items]]} if len(rule) == 1 and is_plain(items):
+            return {"in": [_without_lists(needle), []]}
+    return {name: _without_lists(each) for name, each in rule.items()}
+
+
+def _check_size(subject: str, definition: object, most: int = MAX_DEFINITION_BYTES) -> int:
+    """How many bytes it has as JSON."""
     _check_depth(subject, definition)
     try:
         size = len(orjson.dumps(definition))
     except (TypeError, ValueError) as error:
         raise DefinitionError(subject, "", f"cannot be written as JSON: {error}") from error
-    if size > MAX_DEFINITION_BYTES:
-        raise DefinitionError(subject, "", f"has {size} bytes as JSON; the most is {MAX_DEFINITION_BYTES}")
+    if size > most:
+        raise DefinitionError(subject, "", f"has {size} bytes as JSON; the most is {most}")
+    return size
 
 
 def _check_depth(subject: str, definition: object) -> None:
@@ -234,7 +259,9 @@ def _check_depth(subject: str, definition: object) -> None:
                         raise DefinitionError(subject, path, f"a member's name is a string, not {_kind(name)}")
                     deeper.append((f"{path}.{name}".removeprefix("."), member))
             elif isinstance(value, list):
-                deeper += [(f"{path}[{index}]", item) for index, item in enumerate(value)]
+                # Texts are all alike: in a list of them, the first stands for the others.
+                items = [(index, item) for index, item in enumerate(value) if not index or item.__class__ is not str]
+                deeper += [(f"{path}[{index}]", item) for index, item in items]
             else:
                 _check_scalar(subject, path, value)
         if not deeper:

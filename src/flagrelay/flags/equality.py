@@ -8,5 +8,6 @@ def same(one: Any, other: Any) -> bool:
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(same(one[name], other[name]) for name in one)
     if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(same, one, other))
+        rest = ((each, its) for each, its in zip(one, other, strict=True) if each.__class__ is not str)
+        return one == other and all(same(each, its) for each, its in rest)
     return type(one) is type(other) and bool(one == other)

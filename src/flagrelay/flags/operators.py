@@ -267,6 +267,14 @@ def operator_of(rule: Any) -> str | None:
     return next(iter(rule)) if isinstance(rule, dict) and len(rule) == 1 else None
 
 
+_SCALARS = frozenset((str, int, float, bool, type(None)))
+
+
+def is_plain(items: list[Any]) -> bool:
+    """Whether a list holds neither lists nor objects: quick, for lists of a hundred thousand keys."""
+    return _SCALARS.issuperset(map(type, items))
+
+
 def is_data(rule: Any) -> bool:
     """Whether there is nothing in a rule to compute."""
     if isinstance(rule, list):

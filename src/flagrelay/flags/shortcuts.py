@@ -69,6 +69,7 @@ def _contains(compiler: "Compiler", _operator: str, values: list[Value]) -> Dyna
     needle, haystack = values
     if isinstance(haystack, Constant) and isinstance(needle, Dynamic) and isinstance(haystack.value, list):
         members = Members(haystack.value)
+        compiler.nodes -= len(haystack.value)  # looking into a set takes as long, whatever is in it
         kept, got = compiler.keep(needle.form)
         quick: Form = ("in", got, ("hold", compiler.hold(members.texts)))
         slow: Form = ("call", "has", ("hold", compiler.hold(members)), got)

@@ -33,8 +33,7 @@ class _Checker:
 
     def rule(self, path: str, rule: Any) -> None:
         if isinstance(rule, list):
-            for index, each in enumerate(rule):
-                self.rule(f"{path}[{index}]", each)
+            self.items(path, rule)
             return
         if not isinstance(rule, dict) or not rule:
             return
@@ -59,6 +58,11 @@ class _Checker:
             special(self, path, arguments)
         for index, each in enumerate(arguments):
             self.rule(f"{path}[{index}]" if isinstance(rule[operator], list) else path, each)
+
+    def items(self, path: str, rules: list[Any]) -> None:
+        for index, each in enumerate(rules):
+            if each.__class__ is not str:
+                self.rule(f"{path}[{index}]", each)
 
     def reference(self, path: str, name: Any) -> None:
         if not isinstance(name, str):

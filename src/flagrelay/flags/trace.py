@@ -11,7 +11,8 @@ from typing import Any
 from flagrelay.flags import lookup, meter
 from flagrelay.flags.bucket import HASHES, MAX_TOTAL, SHORTHANDS, weight_of
 from flagrelay.flags.javascript import to_string, truthy
-from flagrelay.flags.operators import OPERATORS, REFERENCE, arguments_of, operator_of
+from flagrelay.flags.members import Members
+from flagrelay.flags.operators import OPERATORS, REFERENCE, arguments_of, is_plain, operator_of
 from flagrelay.flags.sharing import is_share, split
 
 
@@ -49,6 +50,8 @@ class _Tracer:
 
     def walk(self, path: str, rule: Any, scope: _Scope) -> Step:
         if isinstance(rule, list):
+            if is_plain(rule):
+                return Step(path, gave=rule)
             items = self.each(path, rule, scope)
             steps = [each for item in items for each in ([item] if item.operator else item.steps)]
             return Step(path, gave=[item.gave for item in items], steps=steps)
@@ -78,6 +81,14 @@ class _Tracer:
         if apply is None:
             raise ValueError(f"{step.operator!r:.80} is no operator")
         step.gave = apply(*values)
+
+    def contains(self, step: Step, rules: list[Any], scope: _Scope) -> None:
+        """`in`: a literal list is no work that grows with the context, here as in what is compiled."""
+        if len(rules) != 2 or not isinstance(rules[1], list) or not is_plain(rules[1]):  # noqa: PLR2004 - both sides
+            self.eager(step, rules, scope)
+            return
+        needle, items = self.take(step, 0, rules[0], scope), self.take(step, 1, rules[1], scope)
+        step.gave = Members(items).have(needle)
 
     def branches(self, step: Step, rules: list[Any], scope: _Scope) -> None:
         for index in range(0, len(rules) - 1, 2):
@@ -166,6 +177,7 @@ _WALKS: dict[str, Callable[[_Tracer, Step, list[Any], _Scope], None]] = {
     **dict.fromkeys(("and", "or"), _Tracer.and_or),
     **dict.fromkeys(("missing", "missing_some"), _Tracer.missing),
     **dict.fromkeys(("reduce", *_LOOPS), _Tracer.loop),
+    "in": _Tracer.contains,
     "var": _Tracer.var,
     "fractional": _Tracer.fractional,
 }

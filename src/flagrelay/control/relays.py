@@ -1,0 +1,122 @@
+"""Which relays there are, and which of them have a change."""
+
+from typing import Annotated
+
+from msgspec import Meta, Struct, convert
+
+from flagrelay.control.answers import Request, Revision
+from flagrelay.control.proof import prove
+from flagrelay.control.session import Session
+from flagrelay.store.reading import read_position
+from flagrelay.store.reports import Report, Reports, drop_report, read_reports
+from flagrelay.store.writing import Written
+
+MAX_WAIT = 60
+
+
+class RelayReport(Struct, kw_only=True):
+    """What one relay process said last: see docs/operations.md. `seen` and `now` are Redis's time, in microseconds."""
+
+    relay: str
+    worker: int
+    workers: int
+    epoch: str
+    revision: int
+    source: str
+    streams: int
+    written: int
+    lagging: int
+    ms: float | None
+    interval: float
+    instance: str
+    seen: int
+
+
+class RelayReports(Struct, kw_only=True):
+    """What all relays said last, as of `now`."""
+
+    now: int
+    reports: list[RelayReport]
+
+
+class ListRelays(Request):
+    """Nothing is asked for but the list."""
+
+
+class ProveChange(Request, kw_only=True):
+    """Which change: its revision and epoch, as the write gave them; and how many seconds to wait for it."""
+
+    revision: Revision
+    epoch: Annotated[str, Meta(max_length=64)]
+    at: Annotated[int, Meta(ge=0)] = 0
+    wait: Annotated[float, Meta(ge=0, le=MAX_WAIT)] = 0.0
+
+
+class RelayStanding(Struct, kw_only=True):
+    """Where one relay stands to a change: `done`, `behind` or `silent`, and `why`."""
+
+    relay: str
+    state: str
+    why: str
+    revision: int
+    streams: int
+    written: int
+    lagging: int
+    ms: float | None
+    age: float
+    missing: list[int]
+
+
+class ProofAnswer(Struct, kw_only=True):
+    """Who has a change; `complete` where every relay has. `ms` and `waited` are milliseconds."""
+
+    complete: bool
+    ms: float | None
+    revision: int
+    at: int
+    waited: float
+    error: str
+    relays: list[RelayStanding]
+
+
+class ForgetRelay(Request, kw_only=True):
+    """Which relay is no more."""
+
+    relay: Annotated[str, Meta(min_length=1, max_length=200)]
+
+
+class Forgotten(Struct, kw_only=True):
+    """Whether there was anything to be forgotten."""
+
+    relay: str
+    forgotten: bool
+
+
+async def list_relays(session: Session, _request: ListRelays) -> RelayReports:
+    """List what each relay reported last."""
+    await read_position(session.store, session.environment)
+    return convert((await read_reports(session.store, session.environment)).as_json(), RelayReports)
+
+
+async def prove_change(session: Session, request: ProveChange) -> ProofAnswer:
+    """Tell which relays have written a change to their streams; wait for it where that is asked for."""
+    written = Written(request.revision, request.at, epoch=request.epoch)
+
+    async def read() -> Reports:
+        return await read_reports(session.store, session.environment)
+
+    return convert((await prove(read, written, within=request.wait)).as_json(), ProofAnswer)
+
+
+async def forget_relay(session: Session, request: ForgetRelay) -> Forgotten:
+    """Forget a relay that is no more; one that runs reports again by itself."""
+    forgotten = await session.write(lambda store: drop_report(store, session.environment, request.relay))
+    return Forgotten(relay=request.relay, forgotten=bool(forgotten))
+
+
+def reports_of(answer: RelayReports) -> Reports:
+    """The reports that an answer tells of."""
+    names = RelayReport.__struct_fields__
+    return Reports(
+        answer.now, tuple(Report(**{name: getattr(each, name) for name in names}) for each in answer.reports)
+    )
