@@ -41,6 +41,7 @@ class Bench:
             lagging_timeout=lagging_timeout,
         )
         self.hub.load(self.snapshot)
+        self.delivered.clear()
 
     def publish(self, key: str = "flag", number: int | None = 1) -> None:
         change = next_change(self.snapshot, key, number)

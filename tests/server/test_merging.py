@@ -35,6 +35,7 @@ def status(**different: Any) -> dict[str, Any]:
     return {
         "report": {
             "version": "1",
+            "relay_id": "relay-1",
             "uptime_ms": 1000,
             "ready": True,
             "reason": "",
@@ -116,6 +117,7 @@ def test_what_adds_up_is_added_and_of_the_rest_the_worst_is_shown() -> None:
     assert (said["ready"], said["reason"]) == (False, "worker 2: stale")
     assert (said["streams"], said["waiting"], said["refused"]) == (6, 2, {"herd": 3, "key": 1})
     assert said["keys"] == {"live": False, "reason": "no Redis"}
+    assert (said["version"], said["relay_id"]) == ("1", "relay-1")
     assert said["uptime_ms"] == 5000, "the node's, not a worker's"
     assert said["environments"].keys() == {"production", "new"}
     assert said["environments"]["production"] == {

@@ -35,6 +35,7 @@ FAMILIES = {
     "flagrelay_source_losses": "counter",
     "flagrelay_source_histories_lost": "counter",
     "flagrelay_local_kills": "gauge",
+    "flagrelay_reports": "counter",
     "flagrelay_clock_offset_seconds": "gauge",
     "flagrelay_propagation_seconds": "histogram",
 }
@@ -113,6 +114,16 @@ async def test_changes_are_counted_and_their_way_is_timed(world: World) -> None:
             assert now("propagation_seconds_bucket", stream=which, le="+Inf") == 5
         assert now("propagation_seconds_sum", stream="first") <= now("propagation_seconds_sum", stream="last")
         assert abs(now("clock_offset_seconds")) < 0.5, "it is the same machine's clock"
+
+
+async def test_reports_to_redis_are_counted(world: World) -> None:
+    async with running_relay("handover", world, report_interval=0.01) as relay:
+        await until(lambda: relay.pipeline.stats.reports["ok"] > 1, "it reports")
+        await world.store.client.flushall()
+        await until(lambda: relay.pipeline.stats.reports["failed"], "there is nothing to report to")
+        now = await scrape(relay)
+        assert now("reports_total", result="ok") > 1
+        assert now("reports_total", result="failed") >= 1
 
 
 async def test_a_change_without_streams_is_counted_but_not_timed(world: World) -> None:

@@ -1,5 +1,7 @@
 """GET /statusz: what `flagrelay status` shows."""
 
+import os
+import socket
 from pathlib import Path
 
 from support.relays import ENVIRONMENT, World, running_relay, wired_relay
@@ -18,6 +20,7 @@ async def test_it_says_how_the_relay_and_each_environment_stand(world: World, tm
         assert answer.status == 200
         status = answer.json
         assert (status["ready"], status["reason"], status["streams"], status["waiting"]) == (True, "", 1, 0)
+        assert status["relay_id"] == f"{socket.gethostname()}:{os.getpid()}", "nobody has told it of its port"
         assert status["keys"] == {"live": True, "reason": ""}
         assert status["state_dir"]["failing"] == {}
         assert sorted(status["state_dir"]["written_at"]) == ["access.keys", "production.snapshot"]

@@ -12,6 +12,7 @@ from flagrelay.store.changelog import read_changes
 from flagrelay.store.connection import RedisAddress, Store, open_store
 from flagrelay.store.environments import create_environment, destroy_environment, list_environments
 from flagrelay.store.reading import read_clock, read_flag, read_position, read_state
+from flagrelay.store.reports import Report, drop_report, read_reports, write_report
 from flagrelay.store.subscription import subscribe
 from flagrelay.store.writing import Draft, kill_flag, renew_epoch, revive_flag, write_change
 from support.stores import ENVIRONMENT, everything, flag, put, stored
@@ -104,6 +105,12 @@ async def test_the_rights_that_the_documentation_lists_are_enough(doomed: Store)
         assert [each.flags for each in await list_environments(relay)] == [1]
         assert len(await read_changes(relay, ENVIRONMENT, 0)) == 2
         await read_clock(relay, ENVIRONMENT)
+    rights += documented("relays, to report what their streams have")
+    async with open_store(await user(doomed, *rights)) as relay:
+        report = Report(relay="r", epoch="e", revision=1, source="live", streams=0, written=0, lagging=0, interval=5.0)
+        assert await write_report(relay, ENVIRONMENT, report, sweep=True)
+        assert len((await read_reports(relay, ENVIRONMENT)).reports) == 1
+        assert await drop_report(relay, ENVIRONMENT, "r")
     rights += documented("relays, to renew an epoch after a failover")
     async with open_store(await user(doomed, *rights)) as relay:
         await renew_epoch(relay, ENVIRONMENT, await read_position(relay, ENVIRONMENT))

@@ -20,6 +20,7 @@ arguments). `server` and `cli` stand above it; nothing below may import it. What
     refetch      the same: that there is something to fetch (OFREP)
     hub          the streams of one environment that are fed with the same
     pump         writes what is new to every stream, in slices
+    reporter     tells Redis which revision every stream has
     stats        what happened, counted
     relay        all environments of one process
 """

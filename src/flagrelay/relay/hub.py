@@ -40,7 +40,7 @@ class Hub:
     Args:
         feed: what they are fed with.
         stats: where to count.
-        delivered: told of each change once every stream has it.
+        delivered: told of each change, and of each whole state, once every stream has it that reads.
         retry: the reconnection time that streams are given, in seconds; each gets 0.5-1.5 times it.
         lagging_timeout: seconds that a stream may stay paused.
         spread: seconds over which a change goes out that is not urgent.
@@ -83,16 +83,20 @@ class Hub:
         for subscriber in self.subscribers:
             subscriber.position = min(subscriber.position, self.feed.head)
         self.feed.restart(snapshot, past)
-        self._pump.wake(within=self._spread)
+        self._pump.news(snapshot.position, 0, within=self._spread)
 
     def publish(self, change: Change, snapshot: Snapshot) -> None:
         """One change later: everybody gets what they lack up to it."""
         self.feed.publish(change, snapshot)
-        self._pump.news(change.at, within=0.0 if change.urgent else self._spread)
+        self._pump.news(snapshot.position, change.at, within=0.0 if change.urgent else self._spread)
 
     def beat(self) -> None:
         """A heartbeat to everybody, behind whatever is news."""
         self._pump.beat()
+
+    def lacking(self, number: int) -> int:
+        """How many streams lack a position of the feed that was delivered, since their clients do not read."""
+        return sum(1 for subscriber in self.lagging if subscriber.position < number)
 
     # -- a stream's life ------------------------------------------------------------------------------
 

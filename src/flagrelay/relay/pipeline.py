@@ -6,6 +6,7 @@ snapshot    the next one, immutable                     flags.snapshot
             with what this relay killed by itself       local_kills, reconcile
 frame       encoded once, HTTP framing included         feed, wire.frame
 hub         the same bytes to every stream              hub, pump, subscriber
+report      to Redis: every stream has it               reporter, store.reports
 
 Beside the streams of definitions stand two hubs of the same make: OFREP's event streams, which say that there is
 something to fetch (refetch), and the streams of evaluated values (evaluations).
@@ -35,6 +36,7 @@ from flagrelay.relay.hub import Hub
 from flagrelay.relay.keeper import Keeper
 from flagrelay.relay.local_kills import LocalKills, Standing
 from flagrelay.relay.refetch import RefetchFeed
+from flagrelay.relay.reporter import Reporter, Reporting
 from flagrelay.relay.source import Source
 from flagrelay.relay.states import SourceState
 from flagrelay.relay.stats import Delivery, Stats
@@ -77,6 +79,7 @@ class Pipeline:
         options: how it is followed and streamed.
         state_dir: where its snapshot and its local kills are kept; None for nowhere.
         on_delivered: told of each change once every stream has it.
+        reporting: as whom it reports to Redis what streams have; None for not at all.
     """
 
     def __init__(
@@ -87,6 +90,7 @@ class Pipeline:
         *,
         state_dir: StateDir | None = None,
         on_delivered: Callable[["Pipeline", Delivery], None] = lambda _pipeline, _delivery: None,
+        reporting: Reporting | None = None,
     ) -> None:
         self.environment = environment
         self.stats = Stats()
@@ -104,7 +108,13 @@ class Pipeline:
         definitions = DefinitionsFeed(Held(options.changes_held, options.changes_held_bytes), self._heartbeat)
         self.evaluations_feed = EvaluationsFeed(Held(options.changes_held, options.changes_held), self._heartbeat)
 
-        def hub(feed: Feed, delivered: Callable[[Delivery], None], *, spread: float = 0.0, batch: int = 0) -> Hub:
+        def hub(kind: str, feed: Feed, told: Callable[[Delivery], None], *, spread: float = 0.0, batch: int = 0) -> Hub:
+            def delivered(delivery: Delivery) -> None:
+                if delivery.at:  # what was loaded whole is no change, and has taken no time
+                    told(delivery)
+                if self.reporter:
+                    self.reporter.delivered(kind, delivery)
+
             return Hub(
                 feed,
                 stats=self.stats,
@@ -115,15 +125,17 @@ class Pipeline:
                 batch=batch,
             )
 
-        self.hub = hub(definitions, lambda delivery: on_delivered(self, delivery))
+        self.hub = hub("definitions", definitions, lambda delivery: on_delivered(self, delivery))
         self.evaluations = hub(
+            "evaluations",
             self.evaluations_feed,
             lambda delivery: on_delivered(self, delivery) if delivery.streams else None,
             batch=1,  # a whole flag set for one context may take milliseconds
         )
         # Spread over time on purpose: how long that takes says nothing of the relay.
-        self.refetches = hub(RefetchFeed(), lambda _delivery: None, spread=options.refetch_spread)
+        self.refetches = hub("events", RefetchFeed(), lambda _delivery: None, spread=options.refetch_spread)
         self.hubs = {"definitions": self.hub, "evaluations": self.evaluations, "events": self.refetches}
+        self.reporter = self._make_reporter(store, reporting) if reporting else None
         self.local_kills = LocalKills(store, environment, state_dir)
         self.restored = False
         """Whether what is served comes from disk, and Redis has not been heard of it since."""
@@ -135,6 +147,17 @@ class Pipeline:
         self._store = store
         self._options = options
         self._told = self.source.reason
+
+    def _make_reporter(self, store: Store, reporting: Reporting) -> Reporter:
+        return Reporter(
+            store,
+            self.environment,
+            reporting,
+            self.hubs,
+            live=lambda: self.live,
+            clock_offset=lambda: self.source.clock_offset,
+            stats=self.stats,
+        )
 
     def change(self, change: Change, snapshot: Snapshot) -> None:
         """The next change, in order: encoded once, the same bytes to every stream."""
@@ -276,6 +299,8 @@ class Pipeline:
             tasks.create_task(self._reconcile_kills())
             if self._keeper:
                 tasks.create_task(self._keeper.run())
+            if self.reporter:
+                tasks.create_task(self.reporter.run())
             if saved:
                 await asyncio.sleep(self._options.state_wait)
                 self._restore(saved)
@@ -301,6 +326,11 @@ class Pipeline:
         """Write to disk what is not there yet: this relay is about to end."""
         if self._keeper:
             await self._keeper.keep()
+
+    async def withdraw_report(self) -> None:
+        """Have Redis forget that this relay was there: it is about to end, and nobody is to wait for it."""
+        if self.reporter:
+            await self.reporter.withdraw()
 
     def _current(self) -> tuple[Snapshot, float] | None:
         return None if self.restored or self.source.snapshot is None else (self.source.snapshot, time() - self.age)
@@ -357,6 +387,8 @@ class Pipeline:
             self.restored = False
             self._reconcile.set()
             self._note()
+            if self.reporter:
+                self.reporter.changed()
         # How a connection fails differs from try to try; that there is none is the news.
         told, self._told = self._told, reason.partition(": ")[0]
         if told == self._told:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from flagrelay.flags.position import Position
 from flagrelay.relay.stats import Delivery
 
 if TYPE_CHECKING:  # the two know each other; only one can import the other
@@ -58,19 +59,20 @@ class Pump:
         self._underway: deque[_Underway] = deque()
         self._unmarked: list[_Underway] = []
 
-    def news(self, at: int, *, within: float = 0.0) -> None:
+    def news(self, position: Position, at: int, *, within: float = 0.0) -> None:
         """The hub has a new head.
 
         Args:
-            at: the change's time in Redis, in microseconds.
+            position: where in its history that is.
+            at: the change's time in Redis, in microseconds; 0 where it is no change, but a whole state.
             within: seconds over which the round may be spread; a round that runs already is never slowed down.
         """
-        change = _Underway(self._hub.feed.head, at)
+        change = _Underway(self._hub.feed.head, position, at)
         self._underway.append(change)
         self._unmarked.append(change)
         if self._news and self._within and not within:
             self._hurry()
-        self.wake(within=within)
+        self._wake(within=within)
 
     def _hurry(self) -> None:
         """What is under way was to be spread, and something urgent has come."""
@@ -81,7 +83,7 @@ class Pump:
         self._news_slice()
         self._schedule()
 
-    def wake(self, *, within: float = 0.0) -> None:
+    def _wake(self, *, within: float) -> None:
         """Start a round. An idle pump writes its first slice at once, in the caller's turn of the loop."""
         if not self._news:
             self._within = within
@@ -168,7 +170,16 @@ class Pump:
         streams = len(self._hub.subscribers)
         while self._underway and self._underway[0].number <= self._goal:
             change = self._underway.popleft()
-            self._delivered(Delivery(at=change.at, first=change.first, last=now, streams=streams))
+            self._delivered(
+                Delivery(
+                    position=change.position,
+                    number=change.number,
+                    at=change.at,
+                    first=change.first,
+                    last=now,
+                    streams=streams,
+                )
+            )
         if self._hub.feed.head > self._goal:
             self._begin()
             if not self._news:
@@ -190,9 +201,10 @@ class Pump:
 class _Underway:
     """A change that not every stream has yet."""
 
-    __slots__ = ("at", "first", "number")
+    __slots__ = ("at", "first", "number", "position")
 
-    def __init__(self, number: int, at: int) -> None:
+    def __init__(self, number: int, position: Position, at: int) -> None:
         self.number = number
+        self.position = position
         self.at = at
         self.first = 0.0

@@ -10,6 +10,7 @@ from flagrelay.disk.state_dir import StateDir
 from flagrelay.errors import StoreError, StoreUnavailable
 from flagrelay.relay.channel import heed_cancellation
 from flagrelay.relay.pipeline import Pipeline, PipelineOptions
+from flagrelay.relay.reporter import Reporting
 from flagrelay.relay.stats import Delivery
 from flagrelay.store.connection import Store
 from flagrelay.store.environments import list_environments
@@ -26,6 +27,7 @@ class Relay:
         options: how each is followed and streamed.
         state_dir: where snapshots and local kills are kept; None for nowhere.
         on_delivered: told of each change once every stream has it.
+        reporting: as whom to report to Redis what streams have; None for not at all.
         discover_interval: seconds between looks for new environments.
     """
 
@@ -37,6 +39,7 @@ class Relay:
         *,
         state_dir: StateDir | None = None,
         on_delivered: Callable[[Pipeline, Delivery], None] = lambda _pipeline, _delivery: None,
+        reporting: Reporting | None = None,
         discover_interval: float = 3.0,
     ) -> None:
         self.pipelines: dict[str, Pipeline] = {}
@@ -51,6 +54,7 @@ class Relay:
         self._options = options
         self._state_dir = state_dir
         self._on_delivered = on_delivered
+        self._reporting = reporting
         self._discover_interval = discover_interval
         self._tasks: asyncio.TaskGroup | None = None
         self._look = asyncio.Event()
@@ -81,6 +85,7 @@ class Relay:
                 self._options,
                 state_dir=self._state_dir,
                 on_delivered=self._on_delivered,
+                reporting=self._reporting,
             )
             self.pipelines[environment] = pipeline
             self._tasks.create_task(pipeline.run(), name=f"pipeline {environment}")
@@ -137,5 +142,12 @@ class Relay:
         async with asyncio.TaskGroup() as tasks:
             for pipeline in self.pipelines.values():
                 tasks.create_task(pipeline.keep())
+                tasks.create_task(pipeline.withdraw_report())
                 for hub in pipeline.hubs.values():
                     tasks.create_task(hub.drain(spread=spread, deadline=deadline))
+
+    async def withdraw_reports(self) -> None:
+        """Have Redis forget that this process was there, in every environment; for an end that is no drain."""
+        async with asyncio.TaskGroup() as tasks:
+            for pipeline in self.pipelines.values():
+                tasks.create_task(pipeline.withdraw_report())

@@ -3,6 +3,8 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
+from flagrelay.flags.position import Position
+
 
 @dataclass(slots=True)
 class Stats:
@@ -30,6 +32,8 @@ class Stats:
     """Times that Redis had lost changes which it had acknowledged."""
     last_change: tuple[int, int] | None = None
     """Revision and time (Redis's, µs) of the last change applied."""
+    reports: Counter[str] = field(default_factory=Counter)
+    """Reports to Redis of what streams have, by what came of it: `ok`, `failed`."""
     connection_losses: int = 0
     """Times that the connection to Redis, or what it held for us, was lost."""
 
@@ -38,9 +42,13 @@ class Stats:
 class Delivery:
     """How one change reached the streams that were open; times in seconds since 1970, this machine's clock.
 
-    `first` and `last` are when its bytes were handed to the first and to the last stream's transport.
+    `position` is where the change leads to, `number` the feed's position of it, and `at` its time in Redis, in
+    microseconds; 0 where it is a whole state that was loaded. `first` and `last` are when its bytes were handed to the
+    first and to the last stream's transport.
     """
 
+    position: Position
+    number: int
     at: int
     first: float
     last: float

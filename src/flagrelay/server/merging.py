@@ -35,6 +35,7 @@ def merge_status(gathered: Mapping[str, Any]) -> dict[str, Any]:
     reasons = _reasons(gathered)
     return {
         "version": reports[0]["version"] if reports else None,
+        "relay_id": reports[0]["relay_id"] if reports else None,
         "uptime_ms": (supervisor or reports[0])["uptime_ms"],
         "ready": not reasons,
         "reason": "; ".join(reasons),

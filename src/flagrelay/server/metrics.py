@@ -126,6 +126,7 @@ def _families() -> dict[str, Metric]:
             counter("source_bad_messages", "Messages on the channel that could not be read"),
             counter("source_losses", "Times that Redis, or the environment in it, was lost"),
             counter("source_histories_lost", "Times that Redis had lost changes which it had acknowledged"),
+            counter("reports", "Reports to Redis of what streams have, by what came of it: ok, failed", "result"),
             gauge("local_kills", "Kills that this relay holds by itself: local, written, conflict, refused", "state"),
             gauge("clock_offset_seconds", "Redis's clock minus this machine's"),
         )
@@ -158,6 +159,7 @@ def _collect(families: dict[str, Metric], name: str, pipeline: Pipeline) -> None
         "streams_closed": stats.closed,
         "evaluations": stats.evaluations,
         "source_reloads": stats.reloads,
+        "reports": stats.reports,
         "local_kills": {state.value: pipeline.local_kills.states[state.value] for state in KillState},
         "source_state": {state.value: int(state is source.state) for state in SourceState},
     }

@@ -19,6 +19,7 @@ from flagrelay.server.arrival import Arrivals
 from flagrelay.server.context import Context
 from flagrelay.server.garbage import settle_garbage
 from flagrelay.server.handover import HandoverProtocol
+from flagrelay.server.identity import named
 from flagrelay.server.listeners import bind, url_of
 from flagrelay.server.logs import configure_logs
 from flagrelay.server.node import Node
@@ -47,7 +48,7 @@ def serve(settings: Settings) -> int:
     configure_logs(settings.log_level, settings.log_format)
     listener = bind(settings.host, settings.port)
     raise_descriptor_limit(settings.max_streams)
-    server = RelayServer(settings)
+    server = RelayServer(named(settings, listener))
     settle_garbage()
     server.run(sockets=[listener])
     return server.status
@@ -76,14 +77,13 @@ class RelayServer(uvicorn.Server):
         self._settings = settings
         self._hurried = asyncio.Event()
         self._app = create_app(settings, on_crash=self._crash, node=node)
+        most_body = max(settings.max_body_bytes, settings.max_admin_body_bytes if settings.admin_api else 0)
         arrivals = Arrivals(
             self._app,
             pace=Pace(CONNECTIONS_PER_TURN, sys.maxsize),
             head_timeout=settings.head_timeout,
             most_head=settings.max_header_bytes,
-            following=partial(
-                HandoverProtocol, head_timeout=settings.head_timeout, most_behind=8 * settings.max_body_bytes
-            ),
+            following=partial(HandoverProtocol, head_timeout=settings.head_timeout, most_behind=8 * most_body),
         )
         self._certificate = Certificate(Path(settings.tls_cert), Path(settings.tls_key)) if settings.tls_cert else None
         self._following: asyncio.Task[None] | None = None

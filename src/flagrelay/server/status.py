@@ -11,6 +11,7 @@ from flagrelay import __version__
 from flagrelay.relay.pipeline import Pipeline
 from flagrelay.server.context import Context, context_of
 from flagrelay.server.health import not_ready
+from flagrelay.server.identity import relay_id
 from flagrelay.server.merging import merge_status
 
 
@@ -27,6 +28,7 @@ def status(context: Context) -> dict[str, Any]:
     reasons = not_ready(context)
     return {
         "version": __version__,
+        "relay_id": relay_id(context.settings),
         "uptime_ms": round((time.monotonic() - context.started) * 1000),
         "ready": not reasons,
         "reason": "; ".join(reasons),

@@ -25,6 +25,7 @@ from flagrelay import __version__
 from flagrelay.errors import FlagrelayError, NoAnswer, SettingError
 from flagrelay.relay.backoff import Backoff
 from flagrelay.server.assembly import Assembly
+from flagrelay.server.identity import named
 from flagrelay.server.listeners import beside, reserve, url_of
 from flagrelay.server.logs import configure_logs
 from flagrelay.server.places import Patience, Place
@@ -69,7 +70,7 @@ def supervise(settings: Settings) -> int:
         )
     configure_logs(settings.log_level, settings.log_format)
     with reserve(settings.host, settings.port) as address:
-        return asyncio.run(Supervisor(settings, address).run())
+        return asyncio.run(Supervisor(named(settings, address), address).run())
 
 
 class Supervisor:

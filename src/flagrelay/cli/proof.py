@@ -1,0 +1,165 @@
+"""Waiting until every relay has a change: the option, the live table, the sentence and the exit status."""
+
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import nullcontext
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from flagrelay.cli.options import Command, with_store
+from flagrelay.cli.output import as_members, one_line, print_json, print_written
+from flagrelay.control.proof import Proof, Standing, prove
+from flagrelay.store.connection import Store
+from flagrelay.store.reports import Reports, read_reports
+from flagrelay.store.writing import Written
+
+NOT_PROVEN = 3
+"""Exit status where something was written, and not every relay is known to have it."""
+
+DEFAULT_WAIT = 5.0
+"""Seconds that are waited at a terminal, and with `--wait` alone."""
+
+LONGEST_WAIT = 3600.0
+
+COLOURS = {"done": "green", "behind": "yellow", "silent": "red"}
+
+_NO_WAIT = "flagrelay.cli.proof.no_wait"
+
+
+def wait_option(command: Command) -> Command:
+    """How long to wait until every relay has the change, as `wait` in seconds; 0 for not at all."""
+    command = click.option(
+        "--no-wait",
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_note_no_wait,
+        help="The same as --wait=0.",
+    )(command)
+    return click.option(
+        "--wait",
+        is_flag=False,
+        flag_value=f"{DEFAULT_WAIT:g}",
+        metavar="[SECONDS]",
+        callback=_seconds,
+        help="Wait until every relay has written it to its streams, and say how long that took; exit with "
+        f"{NOT_PROVEN} where not all have in time.  [default: {DEFAULT_WAIT:g} at a terminal, elsewhere 0: not at all]",
+    )(command)
+
+
+def _note_no_wait(ctx: click.Context, _param: click.Parameter, given: bool) -> None:
+    ctx.meta[_NO_WAIT] = given
+
+
+def _seconds(ctx: click.Context, _param: click.Parameter, text: str | None) -> float:
+    if ctx.meta.get(_NO_WAIT):
+        return 0.0
+    if text is None:
+        return DEFAULT_WAIT if sys.stdout and sys.stdout.isatty() else 0.0
+    try:
+        seconds = float(text)
+    except ValueError:
+        raise click.BadParameter(
+            f"{text!r} is no number of seconds: write --wait={DEFAULT_WAIT:g}, or put --wait last"
+        ) from None
+    if not 0 <= seconds <= LONGEST_WAIT:
+        raise click.BadParameter(f"{text} is no time to wait: it is 0 to {LONGEST_WAIT:g} seconds")
+    return seconds
+
+
+def write_and_prove(
+    redis: Mapping[str, Any],
+    environment: str,
+    write: Callable[[Store], Awaitable[Written]],
+    what: str,
+    *,
+    verb: str,
+    wait: float,
+    as_json: bool,
+) -> None:
+    """Write something, say so at once, and then who has it. Ends the command with `NOT_PROVEN` where not all have.
+
+    Args:
+        redis: what `redis_options` gave.
+        environment: where it is written.
+        write: writes it.
+        what: what is so once it is written, as in `flag "x" is killed`.
+        verb: what relays have done with it, as in `un-released in 38 ms`.
+        wait: seconds, as `wait_option` gave them; 0 for no proof.
+        as_json: whether to print one JSON document, with the proof as its member `proof`, rather than sentences.
+
+    Raises:
+        FlagrelayError: it was not written.
+    """
+
+    async def run(store: Store) -> tuple[Written, Proof | None]:
+        written = await write(store)
+        if not as_json:
+            print_written(written, what, as_json=False)
+        if not wait:
+            return written, None
+        return written, await show_proof(
+            lambda: read_reports(store, environment), written, within=wait, verb=verb, as_json=as_json
+        )
+
+    written, proof = with_store(redis, run)
+    if as_json:
+        print_json(as_members(written) | ({"proof": proof.as_json()} if proof else {}))
+    end_with(proof)
+
+
+async def show_proof(
+    read: Callable[[], Awaitable[Reports]], written: Written, *, within: float, verb: str, as_json: bool
+) -> Proof:
+    """Wait until every relay has a change: a line for each at a terminal, live, and then the sentence.
+
+    Args:
+        read: reads what relays have reported.
+        written: the change.
+        within: seconds, at most.
+        verb: what they have done with it, as in `un-released in 38 ms`.
+        as_json: whether to show nothing, since the caller prints the proof as JSON.
+    """
+    console = Console()
+    shown = Live(console=console, auto_refresh=False) if console.is_terminal and not as_json else None
+    with shown or nullcontext():
+
+        def told(proof: Proof) -> None:
+            if shown:
+                shown.update(_table(proof), refresh=True)
+
+        proof = await prove(read, written, within=within, told=told)
+    if not as_json:
+        click.echo(one_line(proof.sentence(verb)))
+    return proof
+
+
+def end_with(proof: Proof | None) -> None:
+    """End the command with `NOT_PROVEN` where a proof was wanted, and is none."""
+    if proof and not proof.complete:
+        click.get_current_context().exit(NOT_PROVEN)
+
+
+def _table(proof: Proof) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("RELAY", "STATE", "REVISION", "WRITTEN", "LAGGING", "MS"):
+        table.add_column(column)
+    for standing in proof.standings:
+        table.add_row(*_cells(standing))
+    return table
+
+
+def _cells(standing: Standing) -> list[Text]:
+    return [
+        Text(one_line(standing.relay)),
+        Text(standing.state, style=COLOURS[standing.state]),
+        Text(str(standing.revision)),
+        Text(f"{standing.written:,}/{standing.streams:,}"),
+        Text(f"{standing.lagging:,}"),
+        Text("-" if standing.ms is None else f"{standing.ms:,.1f}"),
+    ]
