@@ -81,6 +81,15 @@ def test_two_hundred_streams_hear_of_the_kill_and_it_ends_by_itself(outside: Cli
     assert (process.returncode, err) == (0, "")
     assert "\x1b" not in out, "plain lines, without a terminal"
     assert "un-released on 200 of 200 streams" in out
+    scene = [line.split() for line in out.partition("ships dark")[2].splitlines() if "of 1,000" in line]
+    assert [" ".join(words).partition(" of 1,000")[0] for words in scene] == [
+        "release plan nobody 0",
+        "release start + dev-team: all 3",
+        "release advance + internal: all 43",
+        "release advance + beta: 50 % 96",
+        "unrelease --from beta - beta: un-released 43",
+    ]
+    assert all(line[-1] == "200/200" for line in scene)
     figures = FIGURES.search(out)
     assert figures
     first, median, p99, last = map(float, figures.groups())
@@ -138,11 +147,18 @@ def test_the_lines_that_it_prints_work_and_what_they_do_is_shown(outside: Cli, c
                 seen += line
             following.kill()
         assert process.stdout
-        changes = [process.stdout.readline().strip() for _ in range(2)]
-        assert re.fullmatch(
-            r"revision 3  new-search DISABLED  \(.*: trying it\)  20 of 20 streams, last .* ms", changes[0]
-        )
-        assert re.fullmatch(r"revision 4  checkout-v2  \(.*: fixed\)  20 of 20 streams, last .* ms", changes[1])
+        changes = [process.stdout.readline().strip() for _ in range(4)]
+        for change, expected in zip(
+            changes,
+            (
+                r"revision 8  one-page-checkout  \(.*: fixed\)",
+                r"revision 9  one-page-checkout  \(.*: trying it\)",
+                r"revision 10  new-search DISABLED  \(.*: trying it\)",
+                r"revision 11  checkout-v2  \(.*: fixed\)",
+            ),
+            strict=True,
+        ):
+            assert re.fullmatch(rf"{expected}  20 of 20 streams, last .* ms", change), change
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 0, "Ctrl-C is how it is meant to end"
         assert "files are gone" in process.stdout.read()

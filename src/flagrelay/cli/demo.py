@@ -1,4 +1,4 @@
-"""`flagrelay demo`: a private Redis, a relay, many streams, and one flag un-released in front of your eyes."""
+"""`flagrelay demo`: a private Redis, a relay, many streams, one kill, and one release with its un-release."""
 
 import asyncio
 import shlex
@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from flagrelay.cli.audience import Arrivals, Audience, audience
+from flagrelay.cli.demo_release import FLAG, show_release_scene
 from flagrelay.cli.private_redis import PrivateRedis, private_redis
 from flagrelay.cli.private_relay import load_demo_flags, private_relay
 from flagrelay.cli.watch import Commentary, describe, signed
@@ -49,8 +50,9 @@ BARS = 10
 def demo(streams: int, seconds: int | None) -> None:
     """See the main job run, with a real Redis and real connections.
 
-    Starts a private Redis and a relay, opens streams, un-releases a flag, and shows when each stream heard of it.
-    Then it shows changes as they happen, until Ctrl-C. Nothing is left behind.
+    Starts a private Redis and a relay, opens streams, kills a flag, and shows when each stream heard of it. Releases
+    another flag to one population after another, takes it back from one, and shows that every stream has that. Then it
+    shows changes as they happen, until Ctrl-C. Nothing is left behind.
     """
     ends_at = None if seconds is None else time.monotonic() + seconds
     console = Console(highlight=False, soft_wrap=True)
@@ -119,6 +121,8 @@ async def _show(console: Console, redis: PrivateRedis, url: str, streams: int, e
             if not arrivals.milliseconds:
                 raise FlagrelayError("not one stream heard of the kill")
             _histogram(console, arrivals)
+            await show_release_scene(console, store, ENVIRONMENT)
+            heed_cancellation()
             _lines_to_try(console, redis, url, key)
             with suppress(asyncio.CancelledError):  # Ctrl-C is how this is meant to end
                 await _live(console, store, heard, ends_at)
@@ -184,6 +188,9 @@ def _lines_to_try(console: Console, redis: PrivateRedis, url: str, key: str) -> 
         f"export FLAGRELAY_REDIS_URL={shlex.quote(redis.url)} FLAGRELAY_ENV={ENVIRONMENT}",
         f"{flagrelay} flags list",
         f"""{flagrelay} explain search-ranking --context '{{"targetingKey": "u1"}}'""",
+        f"{flagrelay} release status {FLAG}",
+        f"{flagrelay} release restore {FLAG} --population beta --reason 'fixed' --yes",
+        f"{flagrelay} unrelease {FLAG} --to dev-team --reason 'trying it'",
         f"{flagrelay} kill new-search --reason 'trying it'",
         f"{flagrelay} revive {VICTIM} --reason 'fixed'",
         f"curl -s {url}/metrics | grep ^flagrelay_",

@@ -1,24 +1,14 @@
-"""`flagrelay kill`, `flagrelay revive`: through Redis, or on relays themselves where Redis is away."""
-
-from typing import Any
+"""`flagrelay kill`, `flagrelay revive`: through Redis or a control API, or on relays themselves where Redis is away."""
 
 import click
 
-from flagrelay.cli.emergency import admin_key_option, on_relays, relay_option, show_outcomes
-from flagrelay.cli.options import (
-    checked_text,
-    env_option,
-    json_option,
-    key_argument,
-    redis_options,
-    replicas_option,
-    who_options,
-    with_store,
-)
-from flagrelay.cli.output import print_written
+from flagrelay.cli.acting import change
+from flagrelay.cli.emergency import on_relays, relay_option, show_outcomes
+from flagrelay.cli.options import checked_text, json_option, key_argument, who_options
+from flagrelay.cli.proof import wait_option
+from flagrelay.cli.target import Target, target_options
+from flagrelay.control import table
 from flagrelay.sdk.asking import put_kill, withdraw_kill
-from flagrelay.store.replicas import replicated
-from flagrelay.store.writing import kill_flag, revive_flag
 
 
 @click.command(
@@ -26,7 +16,6 @@ from flagrelay.store.writing import kill_flag, revive_flag
     "flagrelay kill checkout-v2 --relay http://relay-1:8080 --relay http://relay-2:8080 --reason 'error rate'"
 )
 @key_argument
-@env_option(required=False)
 @click.option(
     "--to",
     metavar="VARIANT",
@@ -35,81 +24,75 @@ from flagrelay.store.writing import kill_flag, revive_flag
 )
 @who_options(reason_required=True)
 @relay_option
-@admin_key_option
-@replicas_option
+@wait_option
 @json_option
-@redis_options
+@target_options(replicas=True)
 def kill(
     key: str,
-    environment: str | None,
     to: str | None,
-    actor: str,
     reason: str,
     relays: tuple[str, ...],
-    admin_key: str,
-    replicas: int,
+    wait: float,
     as_json: bool,
-    **redis: Any,
+    target: Target,
 ) -> None:
     """Take a flag back from everybody, at once.
 
     Every caller then gets the default in its own code. It wins over whatever is being edited, and killing twice is no
-    error. `flagrelay revive` undoes it exactly.
+    error. `flagrelay revive` undoes it exactly. A flag that is being released is taken from some by `flagrelay
+    unrelease`.
 
     With --relay it is put on those relays directly, while Redis is away, in the environment of the admin key. They
     write it to Redis once it is back, unless somebody has changed the flag there since.
+
+    Exits with 0, or with 3 where it is done, and not every relay has it within --wait.
     """
     if relays:
+        admin_key, actor = target.admin_key, target.actor
         outcomes = on_relays(
             relays, admin_key, lambda url: put_kill(url, admin_key, key, to=to, actor=actor, reason=reason)
         )
         show_outcomes(outcomes, f'flag "{key}" is killed', as_json=as_json)
         return
-    name = _named(environment)
-    written = with_store(
-        redis,
-        replicated(replicas, lambda store: kill_flag(store, name, key, to=to, actor=actor, reason=reason)),
-    )
+    _check_named(target)
     state = f'is "{to}" for everybody' if to is not None else "is killed"
-    print_written(written, f'flag "{key}" {state}', as_json=as_json)
+    what = f'flag "{key}" {state}'
+    change(target, table.KILL, what, verb="killed", wait=wait, as_json=as_json, key=key, to=to, reason=reason)
 
 
 @click.command(epilog="Example: flagrelay revive checkout-v2 --env production --reason fixed")
 @key_argument
-@env_option(required=False)
 @who_options()
 @relay_option
-@admin_key_option
-@replicas_option
+@wait_option
 @json_option
-@redis_options
+@target_options(replicas=True)
 def revive(
     key: str,
-    environment: str | None,
-    actor: str,
     reason: str,
     relays: tuple[str, ...],
-    admin_key: str,
-    replicas: int,
+    wait: float,
     as_json: bool,
-    **redis: Any,
+    target: Target,
 ) -> None:
-    """Undo a kill, exactly: the flag is again what it was before.
+    """Undo a kill, exactly: the flag is again what it was before; a release, where it stands.
 
     With --relay it withdraws the kill that those relays hold by themselves.
+
+    Exits with 0, or with 3 where it is done, and not every relay has it within --wait.
     """
     if relays:
-        outcomes = on_relays(relays, admin_key, lambda url: withdraw_kill(url, admin_key, key))
+        outcomes = on_relays(relays, target.admin_key, lambda url: withdraw_kill(url, target.admin_key, key))
         show_outcomes(outcomes, f'flag "{key}" is what Redis says', as_json=as_json)
         return
-    name = _named(environment)
-    written = with_store(
-        redis, replicated(replicas, lambda store: revive_flag(store, name, key, actor=actor, reason=reason))
-    )
-    print_written(written, f'flag "{key}" is what it was before', as_json=as_json)
+    _check_named(target)
+    what = f'flag "{key}" is what it was before'
+    change(target, table.REVIVE, what, verb="revived", wait=wait, as_json=as_json, key=key, reason=reason)
 
 
-def _named(environment: str | None) -> str:
-    if environment is None:
-        raise click.UsageError("Missing option '--env' (or '--relay', to tell relays directly while Redis is away).")
-    return environment
+def _check_named(target: Target) -> None:
+    if target.environment is None and not target.url:
+        raise click.UsageError(
+            "Missing option '--env' (or '--relay', to tell relays directly while Redis is away; "
+            "or '--url', for a relay's control API)."
+        )

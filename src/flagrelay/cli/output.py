@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import click
+import msgspec
 import orjson
 from rich.console import Console
 from rich.table import Table
@@ -14,12 +15,13 @@ from flagrelay.store.writing import Written
 
 
 def print_json(value: Any) -> None:
-    """One JSON document, indented."""
-    click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
+    """One JSON document, indented; answers of operations as what they hold."""
+    click.echo(orjson.dumps(value, default=msgspec.to_builtins, option=orjson.OPT_INDENT_2).decode())
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str) -> None:
     """A table at a terminal; tab-separated lines with a header elsewhere."""
+    columns = [one_line(column) for column in columns]
     lines = [[one_line(cell) for cell in row] for row in rows]
     console = Console()
     if not lines:
@@ -29,12 +31,12 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty:
         for index, column in enumerate(columns):
             # Where it is narrow, what one copies (a key, a name) stays whole if it can, and nothing is cut off.
             short = all(len(row[index]) <= console.width // 2 for row in lines)
-            table.add_column(column, no_wrap=index == 0 and short, overflow="fold")
+            table.add_column(Text(column), no_wrap=index == 0 and short, overflow="fold")
         for row in lines:
             table.add_row(*map(Text, row))
         console.print(table)
     else:
-        for line in [list(columns), *lines]:
+        for line in [columns, *lines]:
             click.echo("\t".join(line))
 
 

@@ -14,9 +14,9 @@ import orjson
 
 from flagrelay.cli.emergency import admin_key_option
 from flagrelay.cli.options import Command, env_option, redis_options, replicas_option, with_store
-from flagrelay.control.operation import Operation
+from flagrelay.control.operation import Operation, perform, request_of
 from flagrelay.control.session import Session
-from flagrelay.errors import FlagrelayError, InputError, StreamError
+from flagrelay.errors import FlagrelayError, StreamError
 from flagrelay.sdk.stream import refusal_of
 from flagrelay.store.connection import Store
 from flagrelay.store.replicas import replicated
@@ -56,7 +56,7 @@ class Target:
 
         async def locally(store: Store) -> Any:
             session = Session(store, environment, self.actor, around=partial(_replicated, self.replicas))
-            return await body(partial(_perform, session))
+            return await body(partial(perform, session))
 
         return with_store(self.redis, locally)
 
@@ -126,23 +126,6 @@ def _url(_ctx: click.Context, _param: click.Parameter, url: str) -> str:
 
 async def _replicated(replicas: int, store: Store, write: Callable[[Store], Awaitable[Any]]) -> Any:
     return await replicated(replicas, write)(store)
-
-
-async def _perform(session: Session, operation: Operation[Any, Any], **members: Any) -> Any:
-    return await operation.run(session, request_of(operation, members))
-
-
-def request_of(operation: Operation[Any, Any], members: Mapping[str, Any]) -> Any:
-    """The request that members make; those that are None are left out.
-
-    Raises:
-        InputError: they make none.
-    """
-    given = {name: value for name, value in members.items() if value is not None}
-    try:
-        return msgspec.convert(given, operation.request)
-    except msgspec.ValidationError as error:
-        raise InputError(f"{operation.name}: {error}") from error
 
 
 async def _ask(http: aiohttp.ClientSession, url: str, operation: Operation[Any, Any], **members: Any) -> Any:

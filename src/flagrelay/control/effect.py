@@ -9,9 +9,8 @@ from flagrelay.control.session import Session
 from flagrelay.flags.change import Definition
 from flagrelay.flags.snapshot import Snapshot
 from flagrelay.release.exposure import Shift, shifts
-from flagrelay.release.plan import Mix
 from flagrelay.release.population import keys_of
-from flagrelay.release.sample import Count, count
+from flagrelay.release.sample import Count, count, telling
 from flagrelay.release.standing import Release
 from flagrelay.store.reading import read_flag_snapshot
 
@@ -72,7 +71,7 @@ async def counted_effect(
     then, now = (_with(held, release.flag, each) for each in (before[1], definition))
 
     def counted(over: Literal["sample", "streams", "keys"], contexts: Iterable[Mapping[str, Any]]) -> Counted:
-        return _counted(over, count(release.flag, _released(release), then, now, contexts))
+        return _counted(over, count(release.flag, telling(release.plan), then, now, contexts))
 
     effect = exact_effect(before[0], release)
     for shift in effect.shifts:
@@ -85,12 +84,6 @@ async def counted_effect(
         streams = counted("streams", session.contexts())
         effect.counted = streams if streams.contexts else None
     return effect
-
-
-def _released(release: Release) -> Mix:
-    """The variants that say that somebody has what is released: those that are not the baseline's too."""
-    own = {name: weight for name, weight in release.plan.released.items() if name not in release.plan.baseline}
-    return own or release.plan.released
 
 
 def _with(held: Snapshot, key: str, definition: Definition | None) -> Snapshot | None:

@@ -1,14 +1,19 @@
 """An operation: its name, its path over HTTP, its request, its answer."""
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
+import msgspec
 from msgspec import Struct
 
 from flagrelay.control.session import Session
+from flagrelay.errors import InputError
+
+BASE = "/admin/v1"
+"""What the paths of all operations begin with."""
 
 RequestT = TypeVar("RequestT", bound=Struct)
 AnswerT = TypeVar("AnswerT")
@@ -26,8 +31,8 @@ class Operation(Generic[RequestT, AnswerT]):
         answer: the type of what it gives: a struct, or a list of such.
         run: does it.
 
-    A request's member `if_revision` is no part of query or body, but the `If-Match` header; an answer's member
-    `revision` is the `ETag` header too. The first line of what `run` says of itself is the summary.
+    A request's member `if_revision` is no part of query or body, but the `If-Match` header; what is read or put, and
+    has a revision, has it as its `ETag` too. The first line of what `run` says of itself is the summary.
     """
 
     name: str
@@ -52,7 +57,41 @@ class Operation(Generic[RequestT, AnswerT]):
         """Whether its request comes as a body."""
         return self.method in ("POST", "PUT")
 
+    @property
+    def takes_revision(self) -> bool:
+        """Whether it can be bound to the revision at which somebody has read what it changes."""
+        return "if_revision" in self.request.__struct_fields__
+
+    @property
+    def has_etag(self) -> bool:
+        """Whether its answer tells the revision of the one thing that it is about."""
+        members = getattr(self.answer, "__struct_fields__", ())
+        read = "revision" in members and self.method in ("GET", "PUT")
+        return bool(self.path_members) and (read or "release" in members)
+
     @cached_property
     def path_members(self) -> tuple[str, ...]:
         """The members of the request that stand in the path."""
         return tuple(re.findall(r"\{(\w+)\}", self.path))
+
+
+def request_of(operation: Operation[RequestT, Any], members: Mapping[str, Any]) -> RequestT:
+    """The request that members make; those that are None are left out.
+
+    Raises:
+        InputError: they make none.
+    """
+    given = {name: value for name, value in members.items() if value is not None}
+    try:
+        return msgspec.convert(given, operation.request)
+    except msgspec.ValidationError as error:
+        raise InputError(f"{operation.name}: {error}") from error
+
+
+async def perform(session: Session, operation: Operation[Any, AnswerT], **members: Any) -> AnswerT:  # noqa: ANN401 - each has its own
+    """Do an operation, with the members of its request.
+
+    Raises:
+        FlagrelayError: what is wrong with them, or what went wrong.
+    """
+    return await operation.run(session, request_of(operation, members))

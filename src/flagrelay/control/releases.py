@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from dataclasses import field as member
+from itertools import pairwise
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct, field
@@ -26,6 +27,7 @@ from flagrelay.control.session import Session
 from flagrelay.errors import ActionRefused, Conflict, FlagMissing, PopulationMissing, ReleaseMissing
 from flagrelay.errors import Killed as KilledError
 from flagrelay.flags.change import Definition
+from flagrelay.flags.definition import check_flag
 from flagrelay.release import actions
 from flagrelay.release.compiler import compile_release
 from flagrelay.release.exposure import exposures
@@ -35,6 +37,7 @@ from flagrelay.release.states import fitting
 from flagrelay.store.reading import (
     FlagEntry,
     ReleaseEntry,
+    read_about,
     read_clock,
     read_flag_release,
     read_populations,
@@ -186,11 +189,12 @@ class Acted(Struct, kw_only=True):
     """What an action did, or would do.
 
     The release after it, who gains and loses, the flag that it compiles to, and the change that was written; null for a
-    preview.
+    preview. `notes` are sentences about what is allowed, and may not be meant.
     """
 
     release: ReleaseAnswer
     effect: Effect
+    notes: list[str]
     definition: dict[str, Any]
     change: Change | None
 
@@ -218,7 +222,7 @@ async def list_releases(session: Session, _request: ListReleases) -> list[Releas
 
 async def get_release(session: Session, request: GetRelease) -> ReleaseAnswer:
     """Get how the release of a flag stands."""
-    flag, entry = await _held(session, request.key)
+    flag, entry = await held_release(session, request.key)
     return _answer(entry, flag)
 
 
@@ -334,7 +338,7 @@ async def approve(session: Session, request: Approve) -> Acted:
 
 
 async def _act(session: Session, request: Step, action: _Action) -> Acted:
-    flag, entry = await _held(session, request.key)
+    flag, entry = await held_release(session, request.key)
     check_revision(f'release "{request.key}"', request.if_revision, entry.revision)
     release = action.step(entry.release, await read_clock(session.store, session.environment))
     if not action.narrows and action.name not in ("approve", "detach"):
@@ -364,7 +368,25 @@ async def _finish(
     else:
         effect = exact_effect(then, release)
     written = ReleaseEntry(change.revision if change and change.changed else entry.revision if entry else 0, release)
-    return Acted(release=_answer(written, flag), effect=effect, definition=dict(definition), change=change)
+    return Acted(
+        release=_answer(written, flag),
+        effect=effect,
+        notes=await _notes(session, release.plan) if action.name == "plan" else [],
+        definition=dict(definition),
+        change=change,
+    )
+
+
+async def _notes(session: Session, plan: Plan) -> list[str]:
+    """Where stages do not come in the order of the risks of their populations."""
+    about = await read_about(session.store, session.environment)
+    risks = [(stage.name, about.get(stage.population or "", {}).get("risk")) for stage in plan.stages]
+    known = [(name, risk) for name, risk in risks if risk is not None]
+    return [
+        f'stage "{before}" (risk {high}) comes before stage "{after}" (risk {low}): less risk is released to first'
+        for (before, high), (after, low) in pairwise(known)
+        if high > low
+    ]
 
 
 async def _write(
@@ -406,7 +428,12 @@ async def _write(
     return change_of(written)
 
 
-async def _held(session: Session, key: str) -> tuple[FlagEntry, ReleaseEntry]:
+async def held_release(session: Session, key: str) -> tuple[FlagEntry, ReleaseEntry]:
+    """A flag and its release.
+
+    Raises:
+        FlagMissing, ReleaseMissing: there is none.
+    """
     flag, entry = await read_flag_release(session.store, session.environment, key)
     if flag is None:
         await read_position(session.store, session.environment)
@@ -423,7 +450,7 @@ async def _check_populations(session: Session, request: Unrelease) -> None:
         if name not in known:
             raise PopulationMissing(session.environment, name)
     if request.to is not None:
-        _, entry = await _held(session, request.key)
+        _, entry = await held_release(session, request.key)
         stages = entry.release.plan.stages
         named = {str(number) for number in range(1, len(stages) + 1)} | {stage.name for stage in stages}
         if request.to not in named | known:
@@ -431,7 +458,15 @@ async def _check_populations(session: Session, request: Unrelease) -> None:
 
 
 def _original(flag: FlagEntry) -> Definition:
-    return flag.killed.original if flag.killed else flag.definition
+    """What a release is made over. Another tool may have written it: what would be kept of it must be sound.
+
+    Raises:
+        DefinitionError: it is not.
+    """
+    definition = flag.killed.original if flag.killed else flag.definition
+    kept = {name: definition[name] for name in ("variants", "metadata") if name in definition}
+    check_flag(flag.key, {"state": "ENABLED", **kept})
+    return definition
 
 
 def _base_of_plan(
@@ -452,6 +487,14 @@ def _base_of_plan(
 def _refuse_killed(flag: FlagEntry | None) -> None:
     if flag and flag.killed:
         raise KilledError(killed_by(flag), f"it goes nowhere before `flagrelay revive {flag.key}`")
+
+
+def exposed_of(release: Release) -> list[Exposed]:
+    """What each population, and everybody else, has of a release."""
+    return [
+        Exposed(scope=each.scope, percent=each.effective * 100 / WHOLE, shown=str(each))
+        for each in exposures(release).values()
+    ]
 
 
 def _answer(entry: ReleaseEntry, flag: FlagEntry | None) -> ReleaseAnswer:
@@ -478,10 +521,7 @@ def _answer(entry: ReleaseEntry, flag: FlagEntry | None) -> ReleaseAnswer:
         ],
         blocks=list(release.blocks),
         only=list(release.only),
-        exposures=[
-            Exposed(scope=each.scope, percent=each.effective * 100 / WHOLE, shown=str(each))
-            for each in exposures(release).values()
-        ],
+        exposures=exposed_of(release),
         plan=release.plan.as_json(),
         killed=killed_of(flag.killed) if flag else None,
         fitting=fitting(release.state),
