@@ -2,10 +2,11 @@
 
     python loadtests/populations.py --rounds 9 --keys 1000 10000 100000
 
-Each round, for each number of keys (random UUIDs): to compile the population, to make a snapshot with a flag that names
-it, to take a change of another flag in, and to resolve the flag for one who is in it and one who is not; then the same
-flag with flagd-core, in the same round. The population is read from JSON anew each round, as a relay reads it, and
-no context has a key that is the very object of the list.
+Each round, for each number of keys (random UUIDs): to compile the population; to compile the plan of a release to it,
+until a snapshot says what the flag says; to make a snapshot with a flag that names it; to take a change of another flag
+in; and to resolve the flag for one who is in it and one who is not. Then the same flag with flagd-core, in the same
+round. The population is read from JSON anew each round, as a relay reads it, and no context has a key that is the very
+object of the list.
 """
 
 import argparse
@@ -24,11 +25,14 @@ from openfeature.evaluation_context import EvaluationContext
 from rich.console import Console
 from rich.table import Table
 
-from flagrelay.flags.change import Change
+from flagrelay.flags.change import Change, Rule
 from flagrelay.flags.compiled_flag import compile_population
 from flagrelay.flags.definition import check_population
 from flagrelay.flags.position import Position
 from flagrelay.flags.snapshot import Snapshot
+from flagrelay.release import actions
+from flagrelay.release.compiler import compile_release
+from flagrelay.release.plan import check_plan
 from flagrelay.wire.message import encode_change
 
 FLAG = {
@@ -38,9 +42,16 @@ FLAG = {
     "targeting": {"if": [{"$ref": "beta"}, "on", "off"]},
 }
 BESIDE = {**FLAG, "targeting": {"if": [{"==": [{"var": "plan"}, "pro"]}, "on", "off"]}}
+PLAN = {
+    "flag": "flag",
+    "released": "on",
+    "baseline": "off",
+    "stages": [{"population": "beta"}, {"percent": 10}, {"percent": 100}],
+}
 FIGURES = {
     "check": "check on the way in, ms",
     "compile": "compile, ms",
+    "plan": "plan and population, to the first resolution, ms",
     "snapshot": "parse, snapshot, first resolution, ms",
     "change_beside": "change of another flag, ms",
     "member": "member, µs",
@@ -95,6 +106,7 @@ def _round(
     figures = {
         "check": _milliseconds(lambda: check_population("beta", rule)),
         "compile": _milliseconds(lambda: compile_population("beta", fresh, generation="v3")),
+        "plan": _milliseconds(lambda: _released(orjson.loads(text)).resolve("flag", {})),
         "snapshot": _milliseconds(
             lambda: Snapshot(Position("e", 1, "n"), {"flag": FLAG}, {"beta": orjson.loads(text)}).resolve("flag", {})
         ),
@@ -110,6 +122,13 @@ def _round(
             lambda context: core.resolve_boolean_value("flag", False, context), theirs, flagd_calls
         )
     return figures
+
+
+def _released(rule: Rule) -> Snapshot:
+    """A snapshot in which a release to the population has been started."""
+    plan = check_plan(PLAN)
+    release = actions.start(actions.plan(None, plan, 0), None, now=0, actor="benchmark")
+    return Snapshot(Position("e", 1, "n"), {"flag": compile_release(release, FLAG)}, {"beta": rule})
 
 
 def _milliseconds(work: Callable[[], object]) -> float:

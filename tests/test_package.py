@@ -80,7 +80,7 @@ def test_it_needs_what_it_imports_and_imports_what_it_needs() -> None:
     assert extra <= used
 
 
-@pytest.mark.parametrize("package", ["flags", "wire", "errors", "sdk"])
+@pytest.mark.parametrize("package", ["flags", "wire", "release", "errors", "sdk"])
 def test_what_others_may_import_alone_needs_no_server_and_no_redis(package: str) -> None:
     files = [SOURCE / f"{package}.py"] if package == "errors" else sorted((SOURCE / package).glob("*.py"))
     assert files

@@ -23,6 +23,7 @@ FlagrelayError
 │   ├── ReleaseMissing      the flag has no release
 │   ├── PopulationMissing   no such population
 │   ├── PopulationUsed      a population that flags or releases name
+│   ├── RelayMissing        no relay of that id reports
 │   └── AccessKeyMissing    no access key with that id
 ├── ReleaseError            an action that a release does not take now
 │   ├── ActionUnfit         it does not fit the state
@@ -240,6 +241,17 @@ class PopulationUsed(StoreError):
         super().__init__(f'population "{name}" is used by {shown}; nothing was changed')
         self.name = name
         self.users = tuple(users)
+
+
+class RelayMissing(StoreError):
+    """No relay of that id reports in the environment."""
+
+    def __init__(self, environment: str, relay: str) -> None:
+        super().__init__(
+            f'no relay "{relay}" reports in environment "{environment}": `flagrelay relays` shows who does'
+        )
+        self.environment = environment
+        self.relay = relay
 
 
 MAX_USERS = 20

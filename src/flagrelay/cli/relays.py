@@ -6,14 +6,16 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from flagrelay.cli.options import MAX_TEXT, checked_text, env_option, json_option, redis_options, with_store
+from flagrelay.cli.options import MAX_TEXT, checked_text, json_option, with_store
 from flagrelay.cli.output import print_json, print_table
-from flagrelay.errors import StoreError
+from flagrelay.cli.target import Target, target_options
+from flagrelay.control.relays import RelayReports, reports_of
+from flagrelay.control.table import FORGET_RELAY, LIST_RELAYS
 from flagrelay.flags.position import Position
 from flagrelay.store.connection import Store
 from flagrelay.store.environments import list_environments
 from flagrelay.store.reading import read_position
-from flagrelay.store.reports import Report, Reports, drop_report, read_reports
+from flagrelay.store.reports import Report, Reports, read_reports
 
 COLUMNS = ("RELAY", "ENVIRONMENT", "STATE", "REVISION", "STREAMS", "LAGGING", "MS", "LAST HEARD")
 
@@ -22,10 +24,9 @@ Found = dict[str, tuple[Position, Reports]]
 
 
 @click.group(invoke_without_command=True, epilog="Example: flagrelay relays --env production")
-@env_option(required=False)
 @json_option
-@redis_options
-def relays(environment: str | None, as_json: bool, **redis: Any) -> None:
+@target_options()
+def relays(as_json: bool, target: Target) -> None:
     """Show what relays report: who has which revision, for how many streams, and when each was last heard of.
 
     A relay with several workers is a line for each of them. `stale` is one that has lost Redis, or does not serve what
@@ -36,7 +37,7 @@ def relays(environment: str | None, as_json: bool, **redis: Any) -> None:
     if ctx.invoked_subcommand:
         _refuse_misplaced(ctx)
         return
-    found = with_store(redis, lambda store: _read(store, environment))
+    found = _ask(target) if target.url else with_store(target.redis, lambda store: _read(store, target.environment))
     if as_json:
         print_json([_members(name, position, each) for name, position, each in _flat(found)])
         return
@@ -46,22 +47,13 @@ def relays(environment: str | None, as_json: bool, **redis: Any) -> None:
 
 @relays.command(epilog="Example: flagrelay relays forget relay-3:8080 --env production")
 @click.argument("relay", callback=checked_text(MAX_TEXT))
-@env_option()
-@redis_options
-def forget(relay: str, environment: str, **redis: Any) -> None:
+@target_options()
+def forget(relay: str, target: Target) -> None:
     """Forget a relay that is gone for good, rather than wait for ten minutes until that happens by itself.
 
     A relay that still runs reports again, and is back.
     """
-
-    async def drop(store: Store) -> None:
-        await read_position(store, environment)
-        if not await drop_report(store, environment, relay):
-            raise StoreError(
-                f'no relay "{relay}" reports in environment "{environment}": `flagrelay relays` shows who does'
-            )
-
-    with_store(redis, drop)
+    target.do(FORGET_RELAY, relay=relay)
     click.echo(f'relay "{relay}" is forgotten')
 
 
@@ -70,6 +62,12 @@ def _refuse_misplaced(ctx: click.Context) -> None:
     for option in ctx.command.params:
         if option.name and ctx.get_parameter_source(option.name) is ParameterSource.COMMANDLINE:
             raise click.UsageError(f"{option.opts[0]} belongs behind `{ctx.invoked_subcommand}`.")
+
+
+def _ask(target: Target) -> Found:
+    """What a relay's control API says of the environment of the admin key."""
+    answer: RelayReports = target.do(LIST_RELAYS)
+    return {answer.environment: (Position(answer.epoch, answer.revision, ""), reports_of(answer))}
 
 
 async def _read(store: Store, environment: str | None) -> Found:

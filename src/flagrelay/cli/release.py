@@ -28,6 +28,13 @@ to_option = click.option(
 )
 force_option = click.option("--force", is_flag=True, help="Though the stage has not lasted its minimum time.")
 
+ENDS = {
+    "finished": "everybody has it, and it is a plain flag again",
+    "abandoned": "everybody has the baseline, and it is a plain flag again",
+    "detached": "it stays as it is, and is a plain flag again",
+}
+"""What the ends of a release leave."""
+
 
 @click.group(epilog="Example: flagrelay release plan checkout-v2 --env production --file plan.yaml")
 def release() -> None:
@@ -288,8 +295,8 @@ def _say(acted: Acted, verb: str, *, effect: bool) -> None:
         return
     if effect and acted.effect.shifts:
         show_effect(acted.effect)
-    stands = f"{release.state}, stage {one_line(release.stage)} (revision {change.revision})"
-    click.echo(f'flag "{one_line(release.flag)}" is {verb}: {stands}')
+    stands = ENDS.get(release.state) or f"{release.state}, stage {one_line(release.stage)}"
+    click.echo(f'flag "{one_line(release.flag)}" is {verb}: {stands} (revision {change.revision})')
     if release.killed:
         click.echo(
             f"it is killed all the same: `flagrelay revive {one_line(release.flag)}` brings it back to this", err=True

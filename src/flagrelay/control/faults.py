@@ -6,6 +6,7 @@ FAULTS: tuple[tuple[type[errors.FlagrelayError], int, str], ...] = (
     (errors.FlagMissing, 404, "FLAG_NOT_FOUND"),
     (errors.ReleaseMissing, 404, "RELEASE_NOT_FOUND"),
     (errors.PopulationMissing, 404, "POPULATION_NOT_FOUND"),
+    (errors.RelayMissing, 404, "RELAY_NOT_FOUND"),
     (errors.VariantMissing, 404, "VARIANT_NOT_FOUND"),
     (errors.EnvironmentMissing, 404, "ENVIRONMENT_NOT_FOUND"),
     (errors.Conflict, 409, "CONFLICT"),

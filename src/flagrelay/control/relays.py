@@ -7,6 +7,7 @@ from msgspec import Meta, Struct, convert
 from flagrelay.control.answers import Request, Revision
 from flagrelay.control.proof import prove
 from flagrelay.control.session import Session
+from flagrelay.errors import RelayMissing
 from flagrelay.store.reading import read_position
 from flagrelay.store.reports import Report, Reports, drop_report, read_reports
 from flagrelay.store.writing import Written
@@ -33,8 +34,11 @@ class RelayReport(Struct, kw_only=True):
 
 
 class RelayReports(Struct, kw_only=True):
-    """What all relays said last, as of `now`."""
+    """What all relays said last, as of `now`; and where the environment stands."""
 
+    environment: str
+    epoch: str
+    revision: int
     now: int
     reports: list[RelayReport]
 
@@ -86,16 +90,17 @@ class ForgetRelay(Request, kw_only=True):
 
 
 class Forgotten(Struct, kw_only=True):
-    """Whether there was anything to be forgotten."""
+    """Which relay is forgotten."""
 
     relay: str
-    forgotten: bool
 
 
 async def list_relays(session: Session, _request: ListRelays) -> RelayReports:
     """List what each relay reported last."""
-    await read_position(session.store, session.environment)
-    return convert((await read_reports(session.store, session.environment)).as_json(), RelayReports)
+    position = await read_position(session.store, session.environment)
+    reports = await read_reports(session.store, session.environment)
+    where = {"environment": session.environment, "epoch": position.epoch, "revision": position.revision}
+    return convert({**where, **reports.as_json()}, RelayReports)
 
 
 async def prove_change(session: Session, request: ProveChange) -> ProofAnswer:
@@ -110,8 +115,10 @@ async def prove_change(session: Session, request: ProveChange) -> ProofAnswer:
 
 async def forget_relay(session: Session, request: ForgetRelay) -> Forgotten:
     """Forget a relay that is no more; one that runs reports again by itself."""
-    forgotten = await session.write(lambda store: drop_report(store, session.environment, request.relay))
-    return Forgotten(relay=request.relay, forgotten=bool(forgotten))
+    await read_position(session.store, session.environment)
+    if not await session.write(lambda store: drop_report(store, session.environment, request.relay)):
+        raise RelayMissing(session.environment, request.relay)
+    return Forgotten(relay=request.relay)
 
 
 def reports_of(answer: RelayReports) -> Reports:
