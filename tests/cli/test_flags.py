@@ -1,12 +1,15 @@
 """`flagrelay flags`."""
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from flagrelay.cli.private_redis import PrivateRedis
 from support.cli import FLAG, Cli
+from support.served import served
 
 TEXT = json.dumps(FLAG)
 OTHER = {**FLAG, "defaultVariant": "on"}
@@ -117,12 +120,12 @@ def test_flags_are_listed_for_people_and_for_scripts(production: Cli) -> None:
     put(production, "e")
     production.ok("kill", "e", "--to", "on", "--reason", "wanted")
     assert production.ok("flags", "list").splitlines() == [
-        "KEY\tSTATE\tTYPE\tVARIANTS\tDEFAULT\tREVISION",
-        "a\tENABLED\tstring\tx\tx\t2",
-        "b\tDISABLED\tnumber\tlow, high\t-\t1",
-        "c\tENABLED\tobject\tx\t-\t3",
-        "d\tKILLED\tboolean\ton, off\toff\t5",
-        "e\tKILLED: on\tboolean\ton, off\ton\t7",
+        "KEY\tSTATE\tTYPE\tVARIANTS\tDEFAULT\tREVISION\tRELEASE",
+        "a\tENABLED\tstring\tx\tx\t2\t-",
+        "b\tDISABLED\tnumber\tlow, high\t-\t1\t-",
+        "c\tENABLED\tobject\tx\t-\t3\t-",
+        "d\tKILLED\tboolean\ton, off\toff\t5\t-",
+        "e\tKILLED: on\tboolean\ton, off\ton\t7\t-",
     ]
     listed = {each["key"]: each for each in production.json("flags", "list")}
     assert listed["b"] == {
@@ -133,6 +136,7 @@ def test_flags_are_listed_for_people_and_for_scripts(production: Cli) -> None:
         "variants": ["low", "high"],
         "defaultVariant": None,
         "killed": None,
+        "stage": None,
     }
     assert listed["d"]["killed"] == {
         "at": listed["d"]["killed"]["at"],
@@ -164,15 +168,15 @@ def test_get_says_that_a_flag_is_killed_beside_what_is_served(production: Cli) -
     production.ok("kill", "x", "--reason", "error\nrate")
     outcome = production.run("flags", "get", "x")
     assert json.loads(outcome.out) == {**FLAG, "state": "DISABLED"}
-    assert "killed by ada" in outcome.err
-    assert "(error rate)" in outcome.err
+    assert "killed by ada since 2" in outcome.err
+    assert "UTC (error rate)" in outcome.err
     assert production.run("flags", "get", "x", "--json").err == ""
 
 
 def test_a_flag_that_something_else_wrote_does_not_break_the_list(production: Cli, redis_command: Any) -> None:
     put(production, "x")
     redis_command("HSET", "flagrelay:{production}:flags", "x", '{"revision":1,"flag":{"state":7}}')
-    assert production.ok("flags", "list").splitlines()[1] == "x\tINVALID\t\t\t-\t1"
+    assert production.ok("flags", "list").splitlines()[1] == "x\tINVALID\t\t\t-\t1\t-"
     assert production.json("flags", "list")[0]["state"] == "INVALID"
 
 
@@ -217,3 +221,34 @@ def test_a_table_cuts_nothing_off_however_narrow_the_terminal_is(production: Cli
     assert cells.count("k") == length
     if columns == "80" and length <= 38:
         assert "k" * length in table, "a key that is not very long can be copied"
+
+
+async def test_all_of_it_is_done_by_a_relays_control_api_too(
+    production: Cli, redis_server: PrivateRedis, tmp_path: Path
+) -> None:
+    async def told(cli: Cli, *words: str, stdin: object = None) -> str:
+        return await asyncio.to_thread(cli.ok, *words, stdin=json.dumps(stdin))
+
+    key = json.loads(await told(production, "keys", "create", "--kind", "admin", "--name", "grace", "--json"))["key"]
+    path = tmp_path / "flags.json"
+    path.write_text(json.dumps({"flags": {"z": FLAG}}))
+    async with served(redis_server.url, tmp_path, "--env", "production", "--admin-api") as relay:
+        far = Cli({"FLAGRELAY_URL": f"http://127.0.0.1:{relay.port}", "FLAGRELAY_ADMIN_KEY": key})
+        assert "written in" in await told(far, "flags", "put", "x/ö", "--wait", stdin=OTHER)
+        document = {"flags": {"y": {**FLAG, "variants": {"off": 1.0}}}}
+        assert (await told(far, "flags", "import", "-", stdin=document)).startswith("flags: 1 added, 0 replaced")
+        assert "1 applied (revision 3)" in await told(far, "sync", str(path), "--apply")
+        assert [line.split("\t")[0] for line in (await told(far, "flags", "list")).splitlines()[1:]] == [
+            "x/ö",
+            "y",
+            "z",
+        ]
+        assert json.loads(await told(far, "flags", "get", "x/ö")) == OTHER
+        assert '"off": 1.0' in await told(far, "flags", "export")
+        await told(far, "flags", "delete", "x/ö")
+        refused = [await asyncio.to_thread(cli.refused, "flags", "get", "x/ö") for cli in (far, production)]
+    assert refused[0] == refused[1]
+    history = json.loads(await told(production, "history", "--json"))
+    assert [(each["action"], each["actor"]) for each in history] == [
+        *(("delete", "grace"), ("sync", "grace"), ("import", "grace"), ("put", "grace")),
+    ]

@@ -1,29 +1,19 @@
 """`flagrelay flags`: read, write, import and export flags."""
 
-from contextlib import suppress
-from typing import Any
-
 import click
 
+from flagrelay.cli.acting import change, members_of, prove_change
 from flagrelay.cli.documents import FORMATS, read_document, write_document
-from flagrelay.cli.imports import Plan, plan_import
-from flagrelay.cli.options import (
-    env_option,
-    json_option,
-    key_argument,
-    redis_options,
-    replicas_option,
-    who_options,
-    with_store,
-)
-from flagrelay.cli.output import as_members, clock, one_line, print_json, print_table, print_written
-from flagrelay.errors import DefinitionError, FlagMissing, StoreError
-from flagrelay.flags.change import Definition
+from flagrelay.cli.options import json_option, key_argument, who_options
+from flagrelay.cli.output import one_line, print_json, print_table
+from flagrelay.cli.proof import end_with, wait_option
+from flagrelay.cli.target import Perform, Target, target_options
+from flagrelay.control import table
+from flagrelay.control.answers import Killed
+from flagrelay.control.flags import FlagSummary, told_of_kill
+from flagrelay.control.flagsets import Imported
+from flagrelay.control.proof import Proof
 from flagrelay.flags.definition import check_flag, check_flag_set
-from flagrelay.store.connection import Store
-from flagrelay.store.reading import FlagEntry, read_flag, read_populations, read_position, read_state
-from flagrelay.store.replicas import replicated
-from flagrelay.store.writing import Draft, Written, write_change
 
 force_option = click.option("--force", is_flag=True, help="Also over a killed flag; this ends the kill.")
 format_option = click.option(
@@ -40,36 +30,33 @@ def flags() -> None:
 
 
 @flags.command("list", epilog="Example: flagrelay flags list --env production")
-@env_option()
 @json_option
-@redis_options
-def list_(environment: str, as_json: bool, **redis: Any) -> None:
-    """List the flags of an environment."""
-    entries = sorted(with_store(redis, lambda store: read_state(store, environment)).flags.items())
+@target_options()
+def list_(as_json: bool, target: Target) -> None:
+    """List the flags of an environment. RELEASE is the stage that a flag's release is at."""
+    found = target.do(table.LIST_FLAGS)
     if as_json:
-        print_json([_summary(entry) for _, entry in entries])
+        print_json(found)
         return
-    rows = [_row(entry) for _, entry in entries]
-    columns = ("KEY", "STATE", "TYPE", "VARIANTS", "DEFAULT", "REVISION")
-    print_table(columns, rows, empty=f"no flags yet: flagrelay flags import FILE --env {environment}")
+    columns = ("KEY", "STATE", "TYPE", "VARIANTS", "DEFAULT", "REVISION", "RELEASE")
+    empty = f"no flags yet: flagrelay flags import FILE --env {target.environment or 'NAME'}"
+    print_table(columns, [_row(each) for each in found], empty=empty)
 
 
 @flags.command(epilog="Example: flagrelay flags get checkout-v2 --env production")
 @key_argument
-@env_option()
 @json_option
-@redis_options
-def get(key: str, environment: str, as_json: bool, **redis: Any) -> None:
+@target_options()
+def get(key: str, as_json: bool, target: Target) -> None:
     """Print the definition of a flag, as it is stored."""
-    entry = with_store(redis, lambda store: read_flag(store, environment, key))
-    print_json(entry.definition)
-    if entry.killed and not as_json:
-        click.echo(f"{_killed(entry)}; `flagrelay revive {key}` puts the original back", err=True)
+    flag = target.do(table.GET_FLAG, key=key)
+    print_json(flag.definition)
+    if flag.killed and not as_json:
+        click.echo(f"{_killed(key, flag.killed)}; `flagrelay revive {key}` puts the original back", err=True)
 
 
 @flags.command(epilog="Example: flagrelay flags put checkout-v2 --env production --file flag.json --reason 'add beta'")
 @key_argument
-@env_option()
 @click.option("--file", "path", default="-", show_default="standard input", metavar="FILE", help="The definition.")
 @format_option
 @click.option(
@@ -80,216 +67,148 @@ def get(key: str, environment: str, as_json: bool, **redis: Any) -> None:
 )
 @force_option
 @who_options()
-@replicas_option
+@wait_option
 @json_option
-@redis_options
+@target_options(replicas=True)
 def put(
     key: str,
-    environment: str,
     path: str,
     document_format: str | None,
     if_revision: int | None,
     force: bool,
-    actor: str,
     reason: str,
-    replicas: int,
+    wait: float,
     as_json: bool,
-    **redis: Any,
+    target: Target,
 ) -> None:
     """Create a flag, or replace its whole definition.
 
-    The flag must not change between reading and writing; if it does, this is a conflict, and nothing is written.
+    The flag must not change between reading and writing; if it does, this is a conflict, and nothing is written. One
+    that has a release is detached from it first: `flagrelay release detach`.
+
+    Exits with 0, or with 3 where it is written, and not every relay has it within --wait.
     """
     document = read_document(path, document_format)
     check_flag(key, document)  # what is wrong by itself is told without asking Redis
-
-    async def write(store: Store) -> Written:
-        definition = check_flag(key, document, await read_populations(store, environment))
-        entry = await _existing(store, environment, key)
-        _refuse_killed([entry] if entry else [], force=force)
-        found = entry.revision if entry else 0
-        draft = Draft(
-            flags={key: definition},
-            expected_flags={key: found if if_revision is None else if_revision},
-            actor=actor,
-            reason=reason,
-        )
-        return await write_change(store, environment, draft)
-
-    print_written(with_store(redis, replicated(replicas, write)), f'flag "{key}" is written', as_json=as_json)
+    change(
+        target,
+        table.PUT_FLAG,
+        f'flag "{key}" is written',
+        verb="written",
+        wait=wait,
+        as_json=as_json,
+        key=key,
+        definition=document,
+        if_revision=if_revision,
+        force=force,
+        reason=reason,
+    )
 
 
 @flags.command(epilog="Example: flagrelay flags delete old-banner --env production --reason 'no longer read'")
 @key_argument
-@env_option()
 @force_option
 @who_options()
-@replicas_option
+@wait_option
 @json_option
-@redis_options
-def delete(
-    key: str,
-    environment: str,
-    force: bool,
-    actor: str,
-    reason: str,
-    replicas: int,
-    as_json: bool,
-    **redis: Any,
-) -> None:
-    """Delete a flag. Callers then get the default in their own code."""
+@target_options(replicas=True)
+def delete(key: str, force: bool, reason: str, wait: float, as_json: bool, target: Target) -> None:
+    """Delete a flag. Callers then get the default in their own code.
 
-    async def write(store: Store) -> Written:
-        entry = await read_flag(store, environment, key)
-        _refuse_killed([entry], force=force)
-        draft = Draft(flags={key: None}, expected_flags={key: entry.revision}, actor=actor, reason=reason)
-        return await write_change(store, environment, draft)
-
-    print_written(with_store(redis, replicated(replicas, write)), f'flag "{key}" is deleted', as_json=as_json)
+    Exits with 0, or with 3 where it is done, and not every relay has it within --wait.
+    """
+    what = f'flag "{key}" is deleted'
+    members = {"key": key, "force": force, "reason": reason}
+    change(target, table.DELETE_FLAG, what, verb="deleted", wait=wait, as_json=as_json, **members)
 
 
 @flags.command("import", epilog="Example: flagrelay flags import flags.json --env production --dry-run")
 @click.argument("path", metavar="FILE")
-@env_option()
 @format_option
 @click.option("--prune", is_flag=True, help="Delete the flags and populations that the file lacks.")
 @click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
 @force_option
 @who_options()
-@replicas_option
+@wait_option
 @json_option
-@redis_options
+@target_options(replicas=True)
 def import_(
     path: str,
-    environment: str,
     document_format: str | None,
     prune: bool,
     dry_run: bool,
     force: bool,
-    actor: str,
     reason: str,
-    replicas: int,
+    wait: float,
     as_json: bool,
-    **redis: Any,
+    target: Target,
 ) -> None:
     """Write a whole flagd file as one change: all of it, or nothing.
 
     What is equal already is not touched, and a killed flag stays killed where the file has its original. FILE is `-`
-    for standard input.
+    for standard input. For files that are kept in Git there is `flagrelay sync`.
+
+    Exits with 0, or with 3 where it is written, and not every relay has it within --wait.
     """
     document = read_document(path, document_format)
     check_flag_set(document)  # what is wrong by itself is told without asking Redis
+    members = {"document": document, "prune": prune, "dry_run": dry_run, "force": force, "reason": reason}
 
-    async def write(store: Store) -> tuple[Plan, Written | None]:
-        state = await read_state(store, environment)
-        wanted = check_flag_set(document, () if prune else state.evaluators)
-        plan = plan_import(state, wanted, prune=prune, over_kills=force)
-        _refuse_killed([state.flags[key] for key in plan.flags if key in state.flags], force=force)
-        if dry_run or plan.empty:
-            return plan, None
-        return plan, await write_change(store, environment, plan.draft(actor=actor, reason=reason))
+    async def run(perform: Perform) -> tuple[Imported, Proof | None]:
+        imported: Imported = await perform(table.IMPORT, **members)
+        if not as_json:
+            click.echo(_line(imported))
+        return imported, await prove_change(perform, imported.change, verb="written", wait=wait, as_json=as_json)
 
-    plan, written = with_store(redis, replicated(replicas, write))
+    imported, proof = target.run(run)
     if as_json:
-        print_json({**as_members(written), **plan.summary()})
-        return
-    if written:
-        click.echo(f"{plan} (revision {written.revision})")
-    else:
-        click.echo(f"{plan}; nothing was written")
+        summary = {name: getattr(imported, name) for name in imported.__struct_fields__ if name != "change"}
+        print_json({**members_of(imported.change, proof), **summary})
+    end_with(proof)
 
 
 @flags.command(epilog="Example: flagrelay flags export --env production --format yaml > flags.yaml")
-@env_option()
 @click.option(
     "--format", "document_format", type=click.Choice(FORMATS), default="json", show_default=True, help="Of the output."
 )
 @click.option(
     "--originals", is_flag=True, help="Killed flags as they were before, and as `revive` would put them back."
 )
-@redis_options
-def export(environment: str, document_format: str, originals: bool, **redis: Any) -> None:
+@target_options()
+def export(document_format: str, originals: bool, target: Target) -> None:
     """Print the whole environment as a flagd file, which `flags import` takes back.
 
     Killed flags are exported as they are served: a backup that is restored must not bring back what somebody took away.
     The file does not say that they are killed; standard error does.
     """
-    state = with_store(redis, lambda store: read_state(store, environment))
-    document: dict[str, Any] = {"$schema": "https://flagd.dev/schema/v0/flags.json", "flags": {}}
-    for key, entry in sorted(state.flags.items()):
-        document["flags"][key] = entry.killed.original if entry.killed and originals else entry.definition
-        if entry.killed:
-            how = "as it was before" if originals else "as it is served"
-            click.echo(f"{_killed(entry)}; it is exported {how}", err=True)
-    if state.evaluators:
-        document["$evaluators"] = {name: rule for name, (_, rule) in sorted(state.evaluators.items())}
-    if state.metadata:
-        document["metadata"] = dict(state.metadata)
-    click.echo(write_document(document, document_format), nl=False)
+    exported = target.do(table.EXPORT, originals=originals)
+    how = "as it was before" if originals else "as it is served"
+    for key, kill in exported.killed.items():
+        click.echo(f"{_killed(key, kill)}; it is exported {how}", err=True)
+    click.echo(write_document(exported.document, document_format), nl=False)
 
 
-async def _existing(store: Store, environment: str, key: str) -> FlagEntry | None:
-    await read_position(store, environment)
-    try:
-        return await read_flag(store, environment, key)
-    except FlagMissing:
-        return None
+def _killed(key: str, kill: Killed) -> str:
+    return one_line(f'flag "{key}" is {told_of_kill(kill)}')
 
 
-def _refuse_killed(entries: list[FlagEntry], *, force: bool) -> None:
-    killed = [entry for entry in entries if entry.killed]
-    if killed and not force:
-        raise StoreError(
-            f"{'; '.join(_killed(entry) for entry in killed)}: an edit would end the kill. "
-            "Revive first (`flagrelay revive`), or say --force; nothing was changed"
-        )
-
-
-def _killed(entry: FlagEntry) -> str:
-    if entry.killed is None:
-        return f'flag "{entry.key}" is not killed'
-    kill = entry.killed
-    since = f"since {clock(kill.at)} ({kill.reason or 'no reason'})"
-    return one_line(f'flag "{entry.key}" is killed by {kill.actor or "unknown"} {since}')
-
-
-def _row(entry: FlagEntry) -> tuple[str, ...]:
+def _row(flag: FlagSummary) -> tuple[str, ...]:
     """What a person sees of a flag."""
-    summary = _summary(entry)
-    state = summary["state"]
-    if entry.killed:
-        state = "KILLED" if entry.killed.to is None else f"KILLED: {entry.killed.to}"
-    default = summary["defaultVariant"]
-    variants = ", ".join(summary["variants"])
-    return entry.key, state, summary["type"], variants, "-" if default is None else default, str(entry.revision)
+    state = flag.state
+    if flag.killed:
+        state = "KILLED" if flag.killed.to is None else f"KILLED: {flag.killed.to}"
+    default = "-" if flag.defaultVariant is None else flag.defaultVariant
+    stage = "-" if flag.stage is None else flag.stage
+    return flag.key, state, flag.type, ", ".join(flag.variants), default, str(flag.revision), stage
 
 
-def _summary(entry: FlagEntry) -> dict[str, Any]:
-    """What a script gets of a flag. One that something else than flagrelay wrote may be of any shape."""
-    kill = entry.killed
-    summary = {"key": entry.key, "revision": entry.revision, "state": "INVALID", "type": "", "variants": []}
-    summary |= {
-        "defaultVariant": None,
-        "killed": {"at": kill.at, "actor": kill.actor, "reason": kill.reason, "to": kill.to} if kill else None,
-    }
-    with suppress(DefinitionError):
-        definition = check_flag(entry.key, entry.definition)
-        summary |= {
-            "state": definition["state"],
-            "type": _type_of(definition),
-            "variants": list(definition["variants"]),
-            "defaultVariant": definition.get("defaultVariant"),
-        }
-    return summary
-
-
-def _type_of(definition: Definition) -> str:
-    match next(iter(definition["variants"].values())):
-        case bool():
-            return "boolean"
-        case str():
-            return "string"
-        case int() | float():
-            return "number"
-        case _:
-            return "object"
+def _line(imported: Imported) -> str:
+    """What an import did, or would do, for people."""
+    parts = [f"{len(getattr(imported, name))} {name}" for name in ("added", "replaced", "deleted")]
+    parts.append(f"{imported.unchanged} unchanged")
+    if imported.populations:
+        parts.append(f"{len(imported.populations)} populations")
+    if imported.metadata:
+        parts.append("metadata")
+    end = f" (revision {imported.change.revision})" if imported.change else "; nothing was written"
+    return f"flags: {', '.join(parts)}{end}"

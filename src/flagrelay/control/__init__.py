@@ -11,8 +11,10 @@ Imports `store`, `release`, `wire`, `flags` and `errors`; `server` and `cli` sta
     importing    the difference between a file and an environment
     flagsets     whole flag sets: export, import
     sync         the same for files that are kept in Git, which never bring back what a person took away
+    holding      what that holds back, and why
     populations  named predicates
     releases     plans, stages, un-release
+    reach        how many people each stage reaches
     effect       who gains and who loses by it
     history      who did what and why
     relays       which relays there are, and which of them have a change

@@ -17,6 +17,7 @@ from flagrelay.release.standing import Release
 from flagrelay.store.connection import Store
 from flagrelay.store.reading import (
     FlagEntry,
+    Kill,
     read_flag_release,
     read_populations,
     read_position,
@@ -204,11 +205,20 @@ def refuse_killed(entries: list[FlagEntry], *, force: bool) -> None:
 
 def killed_by(entry: FlagEntry) -> str:
     """That a flag is killed, by whom and why, as a sentence."""
-    if entry.killed is None:
-        return f'flag "{entry.key}" is not killed'
-    kill = entry.killed
-    moment = datetime.fromtimestamp(kill.at // 1_000_000, tz=UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    return f'flag "{entry.key}" is killed by {kill.actor or "unknown"} since {moment} ({kill.reason or "no reason"})'
+    return f'flag "{entry.key}" is {"not killed" if entry.killed is None else told_of_kill(entry.killed)}'
+
+
+def told_of_kill(kill: Kill | Killed) -> str:
+    """By whom, since when and why a flag is killed, as the end of a sentence."""
+    return f"killed by {kill.actor or 'unknown'} since {moment(kill.at)} ({kill.reason or 'no reason'})"
+
+
+def moment(at: int) -> str:
+    """A time of Redis's (µs), for people anywhere."""
+    try:
+        return datetime.fromtimestamp(at // 1_000_000, tz=UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (ValueError, OverflowError, OSError):  # another tool's, or too far away for a calendar
+        return f"@{at // 1_000_000}"
 
 
 def _summary(entry: FlagEntry, release: Release | None) -> FlagSummary:

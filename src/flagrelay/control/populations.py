@@ -94,8 +94,8 @@ class PutPopulation(Request, kw_only=True):
     rule: dict[str, Any] | None = None
     equals: Equals | None = None
     one_of: OneOf | None = None
-    email_domains: Annotated[list[str], Meta(max_length=100)] = field(default_factory=list)
-    keys: Annotated[list[str], Meta(max_length=MAX_KEYS)] = field(default_factory=list)
+    email_domains: Annotated[list[str], Meta(min_length=1, max_length=100)] | UnsetType = UNSET
+    keys: Annotated[list[str], Meta(min_length=1, max_length=MAX_KEYS)] | UnsetType = UNSET
     description: Annotated[str, Meta(max_length=MAX_DESCRIPTION)] | UnsetType = UNSET
     risk: Annotated[int, Meta(ge=0, le=MAX_RISK)] | UnsetType | None = UNSET
     reason: AnyReason = ""
@@ -130,7 +130,7 @@ class Members(Struct, kw_only=True):
 async def list_populations(session: Session, _request: ListPopulations) -> list[Population]:
     """List the populations of the environment, those of least risk first."""
     state = await read_state(session.store, session.environment)
-    users = _users(state)
+    users = users_of(state)
     found = [_population(state, name, users) for name in state.evaluators]
     return sorted(found, key=lambda each: (MAX_RISK + 1 if each.risk is None else each.risk, each.name))
 
@@ -139,7 +139,7 @@ async def get_population(session: Session, request: GetPopulation) -> WholePopul
     """Get a population, with its rule and who uses it."""
     state = await read_state(session.store, session.environment)
     rule = _rule(session, state, request.name)
-    found = _population(state, request.name, _users(state))
+    found = _population(state, request.name, users_of(state))
     return WholePopulation(**{name: getattr(found, name) for name in found.__struct_fields__}, rule=rule)
 
 
@@ -178,7 +178,7 @@ async def delete_population(session: Session, request: DeletePopulation) -> Chan
         state = await read_state(session.store, session.environment)
         _rule(session, state, name)
         check_revision(f'population "{name}"', request.if_revision, state.evaluators[name][0])
-        users = _users(state).get(name, [])
+        users = users_of(state).get(name, [])
         if users:
             raise PopulationUsed(name, users)
         draft = Draft(
@@ -236,16 +236,16 @@ def _wanted_rule(request: PutPopulation) -> Rule | None:
         given.append(equals(name, request.equals.attribute, request.equals.value))
     if request.one_of is not None:
         given.append(one_of(name, request.one_of.attribute, request.one_of.values))
-    if request.email_domains:
+    if request.email_domains is not UNSET:
         given.append(at_domains(name, request.email_domains))
-    if request.keys:
+    if request.keys is not UNSET:
         given.append(of_keys(name, request.keys))
     if len(given) > 1:
         raise DefinitionError(f'population "{name}"', "", "it takes one rule, or one simple form, and not several")
     return given[0] if given else None
 
 
-def _users(state: State) -> dict[str, list[str]]:
+def users_of(state: State) -> dict[str, list[str]]:
     """What names each population, as a person names it. A killed flag counts as what it returns to, too."""
     users: dict[str, list[str]] = {}
     for key, entry in sorted(state.flags.items()):

@@ -5,9 +5,10 @@ from typing import Any
 
 from msgspec import Struct
 
-from flagrelay.control import flags, history, populations, relays, releases
+from flagrelay.control import flags, flagsets, history, populations, relays, releases, sync
 from flagrelay.control.answers import Change
 from flagrelay.control.operation import Operation
+from flagrelay.control.reach import CountReach, Reach, count_reach
 from flagrelay.control.releases import (
     Acted,
     Approve,
@@ -28,10 +29,10 @@ OPERATIONS: dict[str, Operation[Any, Any]] = {}
 
 
 def _operation(
-    name: str, method: str, path: str, request: type[Struct], answer: object, run: Run
+    name: str, method: str, path: str, request: type[Struct], answer: object, run: Run, *, counts: bool = False
 ) -> Operation[Any, Any]:
     """One more of them."""
-    made: Operation[Any, Any] = Operation(name, method, path, request, answer, run)
+    made: Operation[Any, Any] = Operation(name, method, path, request, answer, run, counts)
     OPERATIONS[name] = made
     return made
 
@@ -42,6 +43,14 @@ PUT_FLAG = _operation("flags.put", "PUT", "/flags/{key}", flags.PutFlag, Change,
 DELETE_FLAG = _operation("flags.delete", "DELETE", "/flags/{key}", flags.DeleteFlag, Change, flags.delete_flag)
 KILL = _operation("flags.kill", "POST", "/flags/{key}/kill", flags.KillFlag, Change, flags.kill)
 REVIVE = _operation("flags.revive", "POST", "/flags/{key}/revive", flags.ReviveFlag, Change, flags.revive)
+
+EXPORT = _operation(
+    "flagset.export", "GET", "/flag-set", flagsets.ExportFlagSet, flagsets.Exported, flagsets.export_flag_set
+)
+IMPORT = _operation(
+    "flagset.import", "POST", "/flag-set/import", flagsets.ImportFlagSet, flagsets.Imported, flagsets.import_flag_set
+)
+SYNC = _operation("flagset.sync", "POST", "/flag-set/sync", sync.SyncFlagSet, sync.Synced, sync.sync_flag_set)
 
 LIST_RELEASES = _operation(
     "releases.list", "GET", "/releases", releases.ListReleases, list[ReleaseAnswer], releases.list_releases
@@ -59,6 +68,7 @@ APPROVE = _operation("releases.approve", "POST", "/releases/{key}/approve", Appr
 FINISH = _operation("releases.finish", "POST", "/releases/{key}/finish", Finish, Acted, releases.finish)
 ABANDON = _operation("releases.abandon", "POST", "/releases/{key}/abandon", End, Acted, releases.abandon)
 DETACH = _operation("releases.detach", "POST", "/releases/{key}/detach", End, Acted, releases.detach)
+REACH = _operation("releases.reach", "POST", "/releases/{key}/reach", CountReach, Reach, count_reach, counts=True)
 RELEASE_HISTORY = _operation(
     "releases.history",
     "GET",
@@ -107,6 +117,7 @@ MEMBERS = _operation(
     populations.CountMembers,
     populations.Members,
     populations.count_members,
+    counts=True,
 )
 
 HISTORY = _operation(

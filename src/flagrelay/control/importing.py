@@ -1,13 +1,14 @@
-"""What an import would change: the difference between a file and an environment."""
+"""The difference between a file and an environment."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from flagrelay.flags.change import Definition, Rule
 from flagrelay.flags.definition import FlagSet
 from flagrelay.flags.equality import same
-from flagrelay.store.reading import FlagEntry, State
+from flagrelay.release.compiler import REVISION, STAGE
+from flagrelay.store.reading import State
 from flagrelay.store.writing import Draft
 
 
@@ -27,7 +28,15 @@ class Plan:
         """Whether there is nothing to change."""
         return not self.flags and not self.evaluators and self.metadata is None
 
-    def draft(self, *, actor: str, reason: str) -> Draft:
+    def without(self, flags: Collection[str], evaluators: Collection[str]) -> "Plan":
+        """The same, but for some flags and populations."""
+        return replace(
+            self,
+            flags={key: flag for key, flag in self.flags.items() if key not in flags},
+            evaluators={name: rule for name, rule in self.evaluators.items() if name not in evaluators},
+        )
+
+    def draft(self, **more: Any) -> Draft:  # noqa: ANN401 - whatever else a draft takes
         """The edit that makes it true, unless somebody changes one of the entries first."""
         return Draft(
             flags=self.flags,
@@ -35,45 +44,19 @@ class Plan:
             metadata=self.metadata,
             expected_flags=self.flag_revisions,
             expected_evaluators=self.evaluator_revisions,
-            actor=actor,
-            reason=reason,
+            **more,
         )
-
-    def summary(self) -> dict[str, Any]:
-        """Which flags and populations it touches, and how."""
-        return {
-            "added": sorted(key for key, revision in self.flag_revisions.items() if not revision),
-            "replaced": sorted(
-                key for key, flag in self.flags.items() if self.flag_revisions[key] and flag is not None
-            ),
-            "deleted": sorted(key for key, flag in self.flags.items() if flag is None),
-            "populations": sorted(self.evaluators),
-            "metadata": self.metadata is not None,
-            "unchanged": self.unchanged,
-        }
-
-    def __str__(self) -> str:
-        """One line for people."""
-        summary = self.summary()
-        parts = [f"{len(summary[name])} {name}" for name in ("added", "replaced", "deleted")]
-        parts.append(f"{self.unchanged} unchanged")
-        if self.evaluators:
-            parts.append(f"{len(self.evaluators)} populations")
-        if self.metadata is not None:
-            parts.append("metadata")
-        return "flags: " + ", ".join(parts)
 
 
 def plan_import(state: State, wanted: FlagSet, *, prune: bool, over_kills: bool = False) -> Plan:
     """What changes where an environment is to hold what a file says; with `prune`, nothing else.
 
     A killed flag whose original the file has is left as it is, unless `over_kills`: the file knows nothing of the
-    kill, and neither brings the flag back nor keeps the rest from being imported.
+    kill, and neither brings the flag back nor keeps the rest from being imported. A flag that has a release is left as
+    it is, in any case, where the file has what the release compiles to.
     """
     flags: dict[str, Definition | None] = {
-        key: flag
-        for key, flag in wanted.flags.items()
-        if key not in state.flags or not _stands(state.flags[key], flag, over_kills=over_kills)
+        key: flag for key, flag in wanted.flags.items() if not _stands(state, key, flag, over_kills=over_kills)
     }
     evaluators: dict[str, Rule | None] = {
         name: rule
@@ -94,7 +77,22 @@ def plan_import(state: State, wanted: FlagSet, *, prune: bool, over_kills: bool 
     )
 
 
-def _stands(entry: FlagEntry, flag: Definition, *, over_kills: bool) -> bool:
-    if entry.killed and not over_kills and same(entry.killed.original, flag):
-        return True
-    return same(entry.definition, flag)
+def _stands(state: State, key: str, flag: Definition, *, over_kills: bool) -> bool:
+    """Whether an environment holds a flag as a file has it."""
+    entry = state.flags.get(key)
+    if entry is None:
+        return False
+    released = key in state.releases
+    held = [entry.definition]
+    if entry.killed and (released or not over_kills):
+        held.append(entry.killed.original)
+    if released:
+        return any(same(_without_stage(each), _without_stage(flag)) for each in held)
+    return any(same(each, flag) for each in held)
+
+
+def _without_stage(flag: Definition) -> Definition:
+    """A flag without what its metadata say of its release: that is no setting, but a note of where it stands."""
+    metadata = {name: value for name, value in flag.get("metadata", {}).items() if name not in (STAGE, REVISION)}
+    rest = {name: value for name, value in flag.items() if name != "metadata"}
+    return {**rest, "metadata": metadata} if metadata else rest

@@ -1,0 +1,104 @@
+"""Whole flag sets, as flagd files: export, import."""
+
+from typing import Annotated, Any
+
+from msgspec import Meta, Struct
+
+from flagrelay.control.answers import AnyReason, Change, Killed, Request, change_of, killed_of
+from flagrelay.control.flags import refuse_killed
+from flagrelay.control.importing import Plan, plan_import
+from flagrelay.control.session import Session
+from flagrelay.errors import Released
+from flagrelay.flags.definition import check_flag_set
+from flagrelay.store.reading import read_state
+from flagrelay.store.writing import write_change
+
+SCHEMA = "https://flagd.dev/schema/v0/flags.json"
+
+Document = Annotated[dict[str, Any], Meta(description="A flagd flag set: flags, $evaluators, metadata")]
+
+
+class ExportFlagSet(Request, kw_only=True):
+    """How killed flags are wanted: as they are served, or with `originals` as they were before."""
+
+    originals: bool = False
+
+
+class Exported(Struct, kw_only=True):
+    """The whole environment as a flagd flag set, which an import takes back; and which of its flags are killed."""
+
+    document: dict[str, Any]
+    killed: dict[str, Killed]
+
+
+class ImportFlagSet(Request, kw_only=True):
+    """A flagd flag set.
+
+    `prune` deletes the flags and populations that it lacks, `force` ends the kills of flags that it has otherwise. With
+    `dry_run` nothing is written, and the answer says what would be.
+    """
+
+    document: Document
+    prune: bool = False
+    dry_run: bool = False
+    force: bool = False
+    reason: AnyReason = ""
+
+
+class Imported(Struct, kw_only=True):
+    """What an import changed, or would change; `change` is null where nothing was written."""
+
+    change: Change | None
+    added: list[str]
+    replaced: list[str]
+    deleted: list[str]
+    populations: list[str]
+    metadata: bool
+    unchanged: int
+
+
+async def export_flag_set(session: Session, request: ExportFlagSet) -> Exported:
+    """Export the whole environment as a flagd flag set."""
+    state = await read_state(session.store, session.environment)
+    document: dict[str, Any] = {"$schema": SCHEMA, "flags": {}}
+    killed = {}
+    for key, entry in sorted(state.flags.items()):
+        document["flags"][key] = entry.killed.original if entry.killed and request.originals else entry.definition
+        kill = killed_of(entry.killed)
+        if kill:
+            killed[key] = kill
+    if state.evaluators:
+        document["$evaluators"] = {name: rule for name, (_, rule) in sorted(state.evaluators.items())}
+    if state.metadata:
+        document["metadata"] = dict(state.metadata)
+    return Exported(document=document, killed=killed)
+
+
+async def import_flag_set(session: Session, request: ImportFlagSet) -> Imported:
+    """Write a whole flagd flag set as one change: all of it, or nothing."""
+    store, environment = session.store, session.environment
+    state = await read_state(store, environment)
+    wanted = check_flag_set(request.document, () if request.prune else state.evaluators)
+    plan = plan_import(state, wanted, prune=request.prune, over_kills=request.force)
+    released = plan.flags.keys() & state.releases.keys()
+    if released:  # the write would be refused: a dry run is to say so too
+        raise Released(environment, min(released))
+    refuse_killed([state.flags[key] for key in plan.flags if key in state.flags], force=request.force)
+    if request.dry_run or plan.empty:
+        return _imported(plan, None)
+    draft = plan.draft(action="import", actor=session.actor, reason=request.reason)
+    written = await session.write(lambda store: write_change(store, environment, draft))
+    return _imported(plan, change_of(written))
+
+
+def _imported(plan: Plan, change: Change | None) -> Imported:
+    there = {key for key, revision in plan.flag_revisions.items() if revision}
+    return Imported(
+        change=change,
+        added=sorted(plan.flags.keys() - there),
+        replaced=sorted(key for key in there if plan.flags[key] is not None),
+        deleted=sorted(key for key in there if plan.flags[key] is None),
+        populations=sorted(plan.evaluators),
+        metadata=plan.metadata is not None,
+        unchanged=plan.unchanged,
+    )

@@ -1,0 +1,135 @@
+"""Making an environment what files in Git say, but for what a person has taken away since."""
+
+from collections.abc import Collection
+
+from msgspec import Struct
+
+from flagrelay.control.answers import AnyReason, Change, Request, change_of
+from flagrelay.control.flagsets import Document
+from flagrelay.control.holding import Comparison, Difference, Past, takes
+from flagrelay.control.importing import Plan, plan_import
+from flagrelay.control.session import Session
+from flagrelay.errors import Conflict
+from flagrelay.flags.definition import check_flag_set
+from flagrelay.release.population import references
+from flagrelay.store.history import Entry, read_actions, read_history
+from flagrelay.store.reading import State, read_state
+from flagrelay.store.writing import write_change
+
+SYNC_TRIES = 20
+"""How often file and environment are compared anew, because somebody has written the environment meanwhile."""
+
+
+class SyncFlagSet(Request, kw_only=True):
+    """A flagd flag set.
+
+    `prune` deletes the flags and populations that it lacks. `force` applies what would be held back, too: it ends kills
+    and releases. Without `apply` nothing is written, and the answer says what would be.
+    """
+
+    document: Document
+    prune: bool = False
+    force: bool = False
+    apply: bool = False
+    reason: AnyReason = ""
+
+
+class Synced(Struct, kw_only=True):
+    """What differs, and how much of it is held back; `change` is null where nothing was written."""
+
+    change: Change | None
+    differences: list[Difference]
+    held: int
+
+
+async def sync_flag_set(session: Session, request: SyncFlagSet) -> Synced:
+    """Make the environment what a file says, but for what a person has taken away since."""
+    for last in reversed(range(SYNC_TRIES)):
+        comparison = await _compare(session, request)
+        if not request.apply or comparison.applied.empty:
+            return _synced(comparison, None)
+        try:
+            return _synced(comparison, await _apply(session, request, comparison))
+        except Conflict:  # it may be an un-release: what is to be held back is found anew
+            if not last:
+                raise
+    raise RuntimeError("the last try returns or raises")
+
+
+async def _compare(session: Session, request: SyncFlagSet) -> Comparison:
+    state = await read_state(session.store, session.environment)
+    wanted = check_flag_set(request.document, () if request.prune else state.evaluators)
+    plan = plan_import(state, wanted, prune=request.prune, over_kills=request.force)
+    return Comparison(state, wanted, plan, await _read_past(session, state, plan), request.force)
+
+
+async def _apply(session: Session, request: SyncFlagSet, comparison: Comparison) -> Change:
+    draft = comparison.applied.draft(
+        expected=comparison.state.position.revision,
+        over_releases=request.force,
+        action="sync",
+        actor=session.actor,
+        reason=request.reason,
+    )
+    return change_of(await session.write(lambda store: write_change(store, session.environment, draft)))
+
+
+async def _read_past(session: Session, state: State, plan: Plan) -> Past:
+    changed = plan.evaluators.keys() & state.evaluators.keys()
+    naming = {
+        key
+        for key, entry in state.flags.items()
+        if changed and not changed.isdisjoint(references(entry.definition.get("targeting")))
+    }
+    taken = await _read_taken(session, state, naming | (plan.flags.keys() & state.flags.keys()))
+    return Past(taken, await _read_last(session, state, plan.flags.keys()))
+
+
+async def _read_taken(session: Session, state: State, keys: Collection[str]) -> dict[str, Entry]:
+    """The actions that took flags away, of those that nothing has given back, or written otherwise, since."""
+    taken: dict[str, Entry] = {}
+    left, seen = set(keys), set[str]()
+    if not left:
+        return taken
+    async for entry in read_actions(session.store, session.environment):
+        for key in left.intersection(entry.flags):
+            if entry.revision > state.position.revision:
+                continue
+            if key not in seen and entry.revision != state.flags[key].revision:
+                left.discard(key)
+                continue
+            seen.add(key)
+            taking = takes(entry)
+            if taking is not None:
+                left.discard(key)
+            if taking:
+                taken[key] = entry
+        if not left:
+            break
+    return taken
+
+
+async def _read_last(session: Session, state: State, keys: Collection[str]) -> dict[str, Entry]:
+    """The newest change of each flag, as far back as history goes; of one that is no more, too."""
+    last: dict[str, Entry] = {}
+    there: dict[int, list[str]] = {}
+    for key in state.flags.keys() & keys:
+        there.setdefault(state.flags[key].revision, []).append(key)
+    gone = set(keys - state.flags.keys())
+    if not keys:
+        return last
+    oldest = min(there, default=0)
+    async for entry in read_history(session.store, session.environment):
+        if entry.revision > state.position.revision:
+            continue
+        found = [*there.get(entry.revision, ()), *gone.intersection(entry.flags)]
+        last |= dict.fromkeys(found, entry)
+        gone.difference_update(found)
+        if not gone and entry.revision <= oldest:
+            break
+    return last
+
+
+def _synced(comparison: Comparison, change: Change | None) -> Synced:
+    held = sum(each.held for each in comparison.differences)
+    return Synced(change=change, differences=comparison.differences, held=held)

@@ -1,0 +1,299 @@
+"""What a sync holds back, and why; each in front of a real environment."""
+
+from typing import Any
+
+import pytest
+
+from flagrelay.control import table
+from flagrelay.control.answers import Change
+from flagrelay.control.sync import Synced
+from flagrelay.flags.definition import check_flag
+from flagrelay.store.connection import Store
+from flagrelay.store.reading import read_state
+from support.desk import BETA, DISABLED, OFF, ON, POPULATIONS, Desk, only
+from support.stores import ENVIRONMENT
+
+WIDER = {**POPULATIONS, "beta": {"in": [{"var": "plan"}, ["beta", "pro"]]}}
+
+
+async def held(desk: Desk, why: str, *files: Any, **members: Any) -> None:
+    """A sync holds back the one difference that there is, says why, and writes nothing."""
+    before = await read_state(desk.store, ENVIRONMENT)
+    synced = await desk.sync(*files, **members)
+    difference = only(synced)
+    assert difference.held
+    assert why in difference.note
+    assert (synced.held, synced.change) == (1, None)
+    assert await read_state(desk.store, ENVIRONMENT) == before
+
+
+async def forced(desk: Desk, *files: Any, **members: Any) -> Synced:
+    """The same with force writes it, and then there is no difference any more."""
+    synced = await desk.sync(*files, force=True, **members)
+    assert isinstance(synced.change, Change)
+    assert only(synced).note.startswith("forced, though ")
+    assert (await desk.sync(*files, **members)).differences == []
+    return synced
+
+
+# -- kills --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_killed_flag_that_the_file_has_as_it_was_stays_killed_and_is_no_difference(desk: Desk) -> None:
+    await desk.sync({"x": ON})
+    await desk.do(table.KILL, key="x", reason="errors")
+    synced = await desk.sync({"x": ON, "y": OFF})
+    kept, added = synced.differences
+    assert (kept.what, kept.held, added.what, synced.held) == ("keep", False, "add", 0)
+    assert kept.note.startswith("it stays killed by ada since 2")
+    assert kept.note.endswith("UTC (errors)")
+    assert await desk.definition("x") == DISABLED
+    assert (await desk.sync({"x": ON, "y": OFF})).change is None
+
+
+async def test_a_killed_flag_that_the_file_has_as_it_is_served_is_no_difference_and_stays_killed(desk: Desk) -> None:
+    await desk.sync({"x": ON})
+    await desk.do(table.KILL, key="x", reason="errors")
+    assert (await desk.sync({"x": DISABLED})).differences == []
+    await desk.do(table.REVIVE, key="x")
+    assert await desk.definition("x") == ON
+
+
+async def test_a_killed_flag_is_held_back_where_the_file_has_another_or_none(desk: Desk) -> None:
+    await desk.sync({"x": ON})
+    await desk.do(table.KILL, key="x", reason="errors")
+    await held(desk, "it is killed by ada", {"x": OFF})
+    await held(desk, "it is killed by ada", {}, prune=True)
+    await forced(desk, {"x": OFF})
+    assert await desk.definition("x") == OFF
+
+
+async def test_force_ends_a_kill_that_the_file_knows_nothing_of(desk: Desk) -> None:
+    await desk.sync({"x": ON})
+    await desk.do(table.KILL, key="x", reason="errors")
+    await forced(desk, {"x": ON})
+    assert await desk.definition("x") == ON
+
+
+async def test_a_flag_that_was_revived_is_nobodys_to_hold_back(desk: Desk) -> None:
+    await desk.sync({"x": OFF})
+    await desk.do(table.KILL, key="x", reason="errors")
+    await desk.do(table.REVIVE, key="x")
+    assert (await desk.sync({"x": ON})).change
+
+
+# -- releases -----------------------------------------------------------------------------------------------------
+
+
+async def test_a_flag_with_a_release_is_held_back_unless_the_file_has_it_as_it_is_compiled(desk: Desk) -> None:
+    await desk.sync({"x": OFF})
+    await desk.release(table.START, table.ADVANCE)
+    await held(desk, 'it has a release, at stage "beta"', {"x": ON})
+    await held(desk, 'it has a release, at stage "beta"', {"x": {**ON, "state": "DISABLED"}})
+    await held(desk, 'it has a release, at stage "beta"', {}, prune=True)
+    compiled = await desk.definition("x")
+    assert compiled["metadata"]
+    without = {name: value for name, value in compiled.items() if name != "metadata"}
+    for same in (compiled, {**compiled, "metadata": {"releaseStage": "dev", "releaseRevision": 1}}, without):
+        assert (await desk.sync({"x": same})).differences == []
+    await held(desk, "it has a release", {"x": {**compiled, "metadata": {"owner": "ada"}}})
+
+
+async def test_force_ends_a_release(desk: Desk) -> None:
+    await desk.sync({"x": OFF})
+    await desk.release(table.START)
+    await forced(desk, {"x": ON})
+    assert await desk.definition("x") == ON
+    assert (await read_state(desk.store, ENVIRONMENT)).releases == {}
+
+
+async def test_a_killed_flag_with_a_release_stays_both_where_the_file_has_what_it_compiles_to(desk: Desk) -> None:
+    await desk.sync({"x": OFF})
+    await desk.release(table.START)
+    compiled = await desk.definition("x")
+    await desk.do(table.KILL, key="x", reason="errors")
+    for force in (False, True):
+        synced = await desk.sync({"x": compiled}, force=force)
+        assert (only(synced).what, synced.change) == ("keep", None)
+
+
+# -- what was done to a flag that is plain again ------------------------------------------------------------------
+
+ENDED: dict[str, tuple[list[Any], str]] = {
+    "abandoned": ([table.START, table.ABANDON], "its release was abandoned by ada"),
+    "detached with a block": (
+        [table.START, (table.UNRELEASE, {"from": ["beta"]}), table.ADVANCE, table.DETACH],
+        "its release was detached as it was taken back by ada",
+    ),
+    "detached with a limit": (
+        [table.START, table.ADVANCE, (table.UNRELEASE, {"to": "dev"}), table.DETACH],
+        "it was un-released by ada",
+    ),
+    "detached after it was withdrawn": (
+        [table.START, table.RETREAT, table.DETACH],
+        "its release was detached as it was taken back by ada",
+    ),
+    "detached after a retreat": ([table.START, table.ADVANCE, table.RETREAT, table.DETACH], "was taken back a stage"),
+    "killed and revived after that": (
+        [table.START, table.ABANDON, table.KILL, table.REVIVE],
+        "its release was abandoned by ada",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ENDED)
+async def test_a_flag_that_was_taken_away_is_held_back_though_its_release_has_ended(desk: Desk, name: str) -> None:
+    steps, why = ENDED[name]
+    await desk.sync({"x": OFF})
+    await desk.release(*steps)
+    await held(desk, why, {"x": ON})
+    assert (await desk.sync({"x": await desk.definition("x")})).differences == []
+    await forced(desk, {"x": ON})
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [table.START, table.DETACH],
+        [table.START, (table.UNRELEASE, {"from": ["dev"]}), (table.RESTORE, {"population": "dev"}), table.DETACH],
+        [table.START, table.ADVANCE, table.RETREAT, table.ADVANCE, table.DETACH],
+        [table.START, table.ADVANCE, table.ADVANCE, table.FINISH],
+    ],
+)
+async def test_a_flag_whose_release_has_ended_otherwise_is_the_files_again(desk: Desk, steps: list[Any]) -> None:
+    await desk.sync({"x": OFF})
+    await desk.release(*steps)
+    assert (await desk.sync({"x": ON if steps[-1] is table.DETACH else OFF})).held == 0
+
+
+async def test_a_flag_that_was_taken_away_may_be_switched_off_by_the_file(desk: Desk) -> None:
+    await desk.sync({"x": OFF})
+    await desk.release(table.START, table.ABANDON)
+    assert only(await desk.sync({"x": DISABLED})).held is False
+    assert await desk.definition("x") == DISABLED
+
+
+async def test_whoever_writes_a_flag_by_hand_afterwards_has_decided_anew(desk: Desk) -> None:
+    await desk.sync({"x": OFF})
+    await desk.release(table.START, table.ABANDON)
+    await desk.put("x", BETA, reason="once more")
+    synced = await desk.sync({"x": ON})
+    assert synced.held == 0
+    assert only(synced).note.startswith("it was last changed by ada at 2")
+
+
+# -- edits by hand ------------------------------------------------------------------------------------------------
+
+
+async def test_a_flag_that_somebody_switched_off_is_held_back(desk: Desk) -> None:
+    await desk.sync({"x": ON})
+    await desk.put("x", {**ON, "state": "DISABLED"}, reason="errors")
+    await held(desk, "it was switched off by ada at 2", {"x": ON})
+    await held(desk, "(errors)", {"x": BETA})
+    assert (await desk.sync({"x": DISABLED})).differences == []
+    await forced(desk, {"x": ON})
+
+
+async def test_a_flag_that_a_file_switched_off_is_the_files(desk: Desk) -> None:
+    for how in (table.SYNC, table.IMPORT):
+        members = {"apply": True} if how is table.SYNC else {}
+        await desk.do(how, document={"flags": {"x": DISABLED}}, actor="ci", **members)
+        assert only(await desk.sync({"x": ON}, {})).held is False
+
+
+async def test_a_flag_that_is_off_since_before_history_is_held_back(desk: Desk, store: Store) -> None:
+    await desk.put("x", DISABLED)
+    await store.client.delete(store.keys.history(ENVIRONMENT))
+    await held(desk, "history does not reach back", {"x": ON}, {})
+
+
+async def test_a_flag_that_somebody_deleted_is_held_back_unless_the_file_has_it_off(desk: Desk) -> None:
+    await desk.sync({"x": ON})
+    await desk.do(table.DELETE_FLAG, key="x", reason="errors")
+    await held(desk, "it was deleted by ada at 2", {"x": ON})
+    await forced(desk, {"x": ON})
+    await desk.do(table.DELETE_FLAG, key="x", reason="errors")
+    assert (await desk.sync({"x": DISABLED})).held == 0
+
+
+async def test_a_flag_that_a_file_deleted_is_the_files(desk: Desk) -> None:
+    await desk.sync({"x": ON})
+    assert only(await desk.sync(prune=True)).what == "delete"
+    assert only(await desk.sync({"x": ON})).held is False
+
+
+async def test_what_somebody_widened_is_undone_and_said(desk: Desk) -> None:
+    await desk.sync({"x": OFF})
+    await desk.put("x", ON, reason="for a demo")
+    difference = only(await desk.sync({"x": OFF}))
+    assert not difference.held
+    assert difference.note.startswith("it was last changed by ada at 2")
+    assert difference.note.endswith("(for a demo)")
+
+
+# -- populations --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("step", "why"), [({"from": ["beta"]}, "un-released from it"), ({"to": "beta"}, "limited to")])
+async def test_a_population_that_a_release_is_withheld_by_is_held_back(desk: Desk, step: Any, why: str) -> None:
+    plan = {"flag": "x", "released": "on", "baseline": "off", "stages": [{"percent": 50}, {"percent": 100}]}
+    await desk.sync({"x": OFF})
+    await desk.do(table.PLAN, key="x", plan=plan)
+    await desk.act(table.START)
+    await desk.act(table.UNRELEASE, step)
+    await desk.act(table.ADVANCE)
+    await held(desk, why, {}, WIDER)
+    await forced(desk, {}, WIDER)
+
+
+async def test_a_population_of_a_stage_is_held_back_while_the_release_was_taken_back_last(desk: Desk) -> None:
+    await desk.sync({"x": OFF})
+    await desk.release(table.START, table.ADVANCE, table.ADVANCE, table.RETREAT)
+    await held(desk, 'flag "x" names it, and its release was taken back a stage by ada', {}, WIDER)
+    await desk.act(table.ADVANCE)
+    await desk.act(table.RETREAT, {"to": "dev"})
+    assert (await desk.sync({}, WIDER)).held == 0, "nobody in it has anything"
+
+
+async def test_a_population_of_a_stage_is_the_files_while_the_release_goes_on(desk: Desk) -> None:
+    await desk.sync({"x": OFF})
+    await desk.release(table.START, table.ADVANCE)
+    assert only(await desk.sync({}, WIDER)).held is False
+
+
+async def test_a_population_that_a_detached_flag_names_is_held_back_with_it(desk: Desk) -> None:
+    await desk.sync({"x": OFF})
+    await desk.release(table.START, (table.UNRELEASE, {"from": ["beta"]}), table.DETACH)
+    await held(desk, 'flag "x" names it, and its release was detached as it was taken back', {}, WIDER)
+
+
+async def test_a_population_that_is_used_is_not_pruned_not_even_with_force(desk: Desk) -> None:
+    await desk.sync({"x": OFF})
+    await desk.release()
+    compiled = await desk.definition("x")
+    for force in (False, True):
+        synced = await desk.sync({"x": compiled}, {}, prune=True, force=force)
+        notes = {each.name: each.note for each in synced.differences if each.held}
+        assert notes == dict.fromkeys(("beta", "dev"), 'it is used by the release of flag "x"')
+
+
+async def test_a_population_that_a_flag_needs_which_is_held_back_is_not_pruned(desk: Desk) -> None:
+    await desk.sync({"x": BETA, "y": BETA})
+    await desk.do(table.KILL, key="x", reason="errors")
+    synced = await desk.sync({}, {"dev": POPULATIONS["dev"]}, prune=True)
+    assert {(each.name, each.held) for each in synced.differences} == {("x", True), ("y", False), ("beta", True)}
+    assert synced.differences[-1].note == 'it is used by flag "x"'
+    assert await desk.definition("y") is None
+    state = await read_state(desk.store, ENVIRONMENT)
+    assert check_flag("x", state.flags["x"].definition, state.evaluators)
+
+
+async def test_a_population_is_replaced_and_pruned_where_nobody_minds(desk: Desk) -> None:
+    await desk.sync({"x": BETA})
+    synced = await desk.sync({"x": OFF}, {"dev": WIDER["beta"]}, prune=True)
+    assert [(each.kind, each.name, each.what) for each in synced.differences] == [
+        ("flag", "x", "replace"),
+        ("population", "beta", "delete"),
+        ("population", "dev", "replace"),
+    ]
+    assert synced.held == 0
