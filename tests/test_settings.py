@@ -88,6 +88,8 @@ def test_the_bounds_themselves_are_allowed_and_beyond_them_nothing_is(setting: S
         ({"host": 1}, "FLAGRELAY_HOST .*printable"),
         ({"prefix": ""}, "FLAGRELAY_PREFIX .*not empty"),
         ({"prefix": "a{b}"}, "FLAGRELAY_PREFIX .*braces"),
+        ({"relay_id": "x" * 129}, "FLAGRELAY_RELAY_ID .*129 characters; the most is 128"),
+        ({"relay_id": "a\nb"}, "FLAGRELAY_RELAY_ID .*printable"),
         ({"env": ("ok", "not ok")}, "FLAGRELAY_ENV .*'not ok'"),
         ({"env": "production"}, "FLAGRELAY_ENV .*separated by spaces"),
         ({"redis_sentinels": ("",)}, "FLAGRELAY_REDIS_SENTINELS .*separated by spaces"),
@@ -126,6 +128,7 @@ def test_documents_name_no_variable_that_is_none() -> None:
         "FLAGRELAY_ACTOR",
         "FLAGRELAY_ADMIN_KEY",
         "FLAGRELAY_FAULT_RUNS",
+        "FLAGRELAY_URL",
     }
     files = [ROOT / "README.md", *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/*")]
     for file in files:

@@ -16,6 +16,9 @@ PREFIX = "FLAGRELAY_"
 KIB = 1024
 MIB = 1024 * KIB
 
+MAX_RELAY_ID = 128
+"""Characters of a relay's name."""
+
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
@@ -89,6 +92,19 @@ class Settings:
     state_interval: float = _setting(
         5.0, "Relay", "How often it is written there, at most", unit="seconds", least=0, most=3600
     )
+    relay_id: str = _setting(
+        "",
+        "Relay",
+        "The name of this relay alone, under which it reports what its streams have; empty: HOSTNAME:PORT",
+    )
+    report_interval: float = _setting(
+        5.0,
+        "Relay",
+        "How often it reports while nothing happens, at most; 0 for a relay that may not write to Redis: no reports",
+        unit="seconds",
+        least=0,
+        most=60,
+    )
     drain_timeout: float = _setting(
         10.0, "Relay", "How long streams have to close when the relay stops", unit="seconds", least=0, most=3600
     )
@@ -132,6 +148,9 @@ class Settings:
         "HTTP",
         "Where clients reach this relay, as they should be told it (OFREP's event streams); empty: as they asked",
     )
+    admin_api: bool = _setting(
+        False, "HTTP", "Whether the control API under /admin/v1 answers; the relay must then be allowed to write flags"
+    )
     heartbeat_interval: float = _setting(
         15.0, "Streams", "How often each stream gets a heartbeat", unit="seconds", least=0.05, most=3600
     )
@@ -174,6 +193,9 @@ class Settings:
     )
     max_body_bytes: int = _setting(
         256 * KIB, "Limits", "The largest request body", unit="bytes", least=1 * KIB, most=64 * MIB
+    )
+    max_admin_body_bytes: int = _setting(
+        16 * MIB, "Limits", "The largest body of the control API", unit="bytes", least=1 * KIB, most=64 * MIB
     )
     max_context_bytes: int = _setting(
         16 * KIB, "Limits", "The largest context of a stream of evaluated values", unit="bytes", least=2, most=1 * MIB
@@ -221,6 +243,10 @@ class Settings:
             raise SettingError("FLAGRELAY_REDIS_SENTINELS and FLAGRELAY_REDIS_CLUSTER exclude each other")
         if bool(self.tls_cert) != bool(self.tls_key):
             raise SettingError("FLAGRELAY_TLS_CERT and FLAGRELAY_TLS_KEY are set both, or neither")
+        if len(self.relay_id) > MAX_RELAY_ID:
+            raise SettingError(
+                f"FLAGRELAY_RELAY_ID (--relay-id) has {len(self.relay_id)} characters; the most is {MAX_RELAY_ID}"
+            )
         if "{" in self.prefix or "}" in self.prefix:
             # A Cluster takes the first {…} of a name for its slot; that must be the environment.
             raise SettingError(f"FLAGRELAY_PREFIX (--prefix) is {self.prefix!r}; it should have no braces")

@@ -17,10 +17,13 @@ def test_every_key_has_the_name_that_the_documents_give_it() -> None:
         "flagrelay:{production}:actions",
         "flagrelay:{production}:relays",
     ]
+    assert keys.idempotency("production", "5d1c") == "flagrelay:{production}:idempotency:5d1c"
     assert keys.environments == "flagrelay:environments"
     assert keys.keys == "flagrelay:keys"
 
 
 def test_everything_of_an_environment_lives_in_one_slot() -> None:
     for environment in ("production", "a", "staging-2", "Dev.1"):
-        assert len({key_slot(name.encode()) for name in Keyspace("other").all_of(environment)}) == 1
+        keys = Keyspace("other")
+        names = [*keys.all_of(environment), keys.idempotency(environment, "5d1c")]
+        assert len({key_slot(name.encode()) for name in names}) == 1

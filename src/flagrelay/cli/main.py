@@ -16,19 +16,31 @@ COMMANDS = {
     "serve": "Run a relay.",
     "env": "Environments: create, list, destroy.",
     "flags": "Flags: list, get, put, delete, import, export.",
+    "sync": "Make an environment what files in Git say.",
+    "populations": "Populations: list, put, delete, members.",
+    "release": "Release a flag to one population after another.",
+    "unrelease": "Take a release back from any population, at once.",
     "kill": "Take a flag back from everybody, at once.",
     "revive": "Undo a kill, exactly.",
     "kills": "Kills that relays hold by themselves.",
+    "relays": "Show what relays report of what their streams have; forget one.",
     "status": "Show how relays and their environments stand.",
     "eval": "Say what a flag says for a context.",
     "explain": "Show the way through a flag's rule.",
+    "history": "Show who changed what, when and why.",
     "watch": "Follow the changes of an environment as they happen.",
     "keys": "Access keys: create, list, revoke.",
     "settings": "Show every setting.",
+    "openapi": "Print the OpenAPI document of the control API.",
     "demo": "See the main job run: a relay, many streams, one un-release.",
 }
 
-ELSEWHERE = {"revive": ("kill", "revive"), "eval": ("evaluate", "eval_"), "explain": ("evaluate", "explain")}
+ELSEWHERE = {
+    "revive": ("kill", "revive"),
+    "unrelease": ("release", "unrelease"),
+    "eval": ("evaluate", "eval_"),
+    "explain": ("evaluate", "explain"),
+}
 """The module and the name in it of commands that are not alone in a module of their name."""
 
 INTERRUPTED = 130
@@ -90,7 +102,10 @@ def _name_variables(command: click.Command, prefix: str) -> None:
 
 
 def main() -> NoReturn:
-    """Run a command, and exit with 0, or 1 for what failed, 2 for wrong usage, 130 after Ctrl-C."""
+    """Run a command, and exit with 0, or 1 for what failed, 2 for wrong usage, 130 after Ctrl-C.
+
+    3 is for what was written, and is not proven to be everywhere: see `proof`; 4 for what `sync` held back.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # what somebody wrote into a flag may be in no terminal's charset
             stream.reconfigure(errors="backslashreplace")

@@ -23,6 +23,7 @@ METAVARS = {
     "redis_sentinel_master": "NAME",
     "prefix": "NAME",
     "env": "NAME",
+    "relay_id": "NAME",
     "host": "ADDRESS",
     "public_url": "URL",
     "state_dir": "PATH",

@@ -1,5 +1,9 @@
-"""Who gains and who loses by an action on a release: exact by scope, and counted where people can be counted."""
+"""Who gains and who loses by an action on a release: exact by scope, and counted where people can be counted.
 
+Counting takes its time, so it is done in a thread: a relay that is asked goes on streaming meanwhile.
+"""
+
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -70,18 +74,19 @@ async def counted_effect(
     held = await read_flag_snapshot(session.store, session.environment, release.flag)
     then, now = (_with(held, release.flag, each) for each in (before[1], definition))
 
-    def counted(over: Literal["sample", "streams", "keys"], contexts: Iterable[Mapping[str, Any]]) -> Counted:
-        return _counted(over, count(release.flag, telling(release.plan), then, now, contexts))
+    async def counted(over: Literal["sample", "streams", "keys"], contexts: Iterable[Mapping[str, Any]]) -> Counted:
+        found = await asyncio.to_thread(count, release.flag, telling(release.plan), then, now, contexts)
+        return _counted(over, found)
 
     effect = exact_effect(before[0], release)
     for shift in effect.shifts:
         keys = keys_of(held.evaluators.get(shift.scope))
         if keys:
-            shift.counted = counted("keys", ({"targetingKey": key} for key in keys))
+            shift.counted = await counted("keys", ({"targetingKey": key} for key in keys))
     if sample:
-        effect.counted = counted("sample", sample)
+        effect.counted = await counted("sample", sample)
     else:
-        streams = counted("streams", session.contexts())
+        streams = await counted("streams", session.contexts())
         effect.counted = streams if streams.contexts else None
     return effect
 

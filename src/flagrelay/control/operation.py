@@ -30,6 +30,7 @@ class Operation(Generic[RequestT, AnswerT]):
         request: a struct; what of it is not in the path is the query of a GET or DELETE, else the body.
         answer: the type of what it gives: a struct, or a list of such.
         run: does it.
+        counts: whether it only looks at what there is, though its request comes as the body of a POST.
 
     A request's member `if_revision` is no part of query or body, but the `If-Match` header; what is read or put, and
     has a revision, has it as its `ETag` too. The first line of what `run` says of itself is the summary.
@@ -41,6 +42,7 @@ class Operation(Generic[RequestT, AnswerT]):
     request: type[RequestT]
     answer: Any
     run: Callable[[Session, RequestT], Awaitable[AnswerT]]
+    counts: bool = False
 
     @property
     def summary(self) -> str:
@@ -50,7 +52,7 @@ class Operation(Generic[RequestT, AnswerT]):
     @property
     def writes(self) -> bool:
         """Whether it may change anything."""
-        return self.method != "GET"
+        return self.method != "GET" and not self.counts
 
     @property
     def has_body(self) -> bool:

@@ -1,5 +1,6 @@
 """Populations: named predicates over evaluation contexts."""
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Annotated, Any
@@ -201,7 +202,7 @@ async def count_members(session: Session, request: CountMembers) -> Members:
     state = await read_state(session.store, session.environment)
     rule = _rule(session, state, request.name)
     contexts: list[Mapping[str, Any]] = [*request.sample] or [*session.contexts()]
-    inside = sum(_inside(state, request.name, contexts))
+    inside = await asyncio.to_thread(lambda: sum(_inside(state, request.name, contexts)))
     return Members(name=request.name, shown=describe(rule), keys=keys_of(rule), contexts=len(contexts), members=inside)
 
 

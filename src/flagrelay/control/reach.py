@@ -1,5 +1,6 @@
 """How many people each stage of a release reaches: exact where they can be counted, else over a sample."""
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -75,12 +76,13 @@ async def count_reach(session: Session, request: CountReach) -> Reach:
     over = "sample" if request.sample else "streams"
     contexts: Sequence[Mapping[str, Any]] = [*request.sample] or [*session.contexts()]
     counting = _Counting(held, variants, contexts, _lists(held.evaluators, plan.populations))
-    stages = [counting.at(Release(plan, State.RUNNING, position)) for position in range(1, len(plan.stages) + 1)]
+    releases = [Release(plan, State.RUNNING, position) for position in range(1, len(plan.stages) + 1)]
+    stages = [await asyncio.to_thread(counting.at, release) for release in releases]
     return Reach(
         over=over if contexts else "",
         contexts=len(contexts),
         stages=stages,
-        now=counting.at(now) if now else None,
+        now=await asyncio.to_thread(counting.at, now) if now else None,
     )
 
 

@@ -445,12 +445,12 @@ async def held_release(session: Session, key: str) -> tuple[FlagEntry, ReleaseEn
 
 async def _check_populations(session: Session, request: Unrelease) -> None:
     """Refuse to block, or to limit to, what there is not: it would block nobody."""
+    _, entry = await held_release(session, request.key)  # without one, that is what is to be said
     known = await read_populations(session.store, session.environment)
     for name in request.from_:
         if name not in known:
             raise PopulationMissing(session.environment, name)
     if request.to is not None:
-        _, entry = await held_release(session, request.key)
         stages = entry.release.plan.stages
         named = {str(number) for number in range(1, len(stages) + 1)} | {stage.name for stage in stages}
         if request.to not in named | known:

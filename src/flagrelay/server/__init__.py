@@ -18,12 +18,17 @@ evaluation contexts are never logged.
     rates       how often each key may ask
     bodies      the bodies of requests, as large as they may be
     conditional whether a client has what it asks for
+    admin       /admin/v1/…, the operations of `control`
+    asking      what a request to it asks for
+    idempotency a write that is sent again is done once
+    headers     headers that mean nothing where they come twice
     kills       PUT and DELETE /v1/kills/{key}
     status      GET /statusz
     health      GET /livez, GET /readyz
     metrics     what this process counts
     exposition  GET /metrics
     refusals    every error as JSON
+    identity    the name under which a relay reports
     context     what the endpoints share
     app         the Starlette application
     logs        structured logs, one line an event

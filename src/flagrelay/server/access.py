@@ -59,15 +59,25 @@ def _of_kind(request: Request, key: AccessKey, kinds: tuple[str, ...]) -> Access
     return key
 
 
+def pipeline_of(context: Context, key: AccessKey) -> Pipeline | None:
+    """The pipeline of a key's environment; None where the relay has not come across that yet.
+
+    Raises:
+        Refusal: 403, this relay does not serve the environment.
+    """
+    pipeline = context.relay.pipelines.get(key.environment)
+    if pipeline is None and not context.relay.discovers:
+        raise Refusal(403, "ENVIRONMENT_NOT_SERVED", f'this relay does not serve the environment "{key.environment}"')
+    return pipeline
+
+
 def pipeline_for(context: Context, key: AccessKey) -> Pipeline:
     """The pipeline of a key's environment, loaded.
 
     Raises:
         Refusal: 403 where this relay does not serve the environment, 503 where it has not loaded yet.
     """
-    pipeline = context.relay.pipelines.get(key.environment)
-    if pipeline is None and not context.relay.discovers:
-        raise Refusal(403, "ENVIRONMENT_NOT_SERVED", f'this relay does not serve the environment "{key.environment}"')
+    pipeline = pipeline_of(context, key)
     if pipeline is None or not pipeline.hub.loaded:
         raise Refusal(
             503,

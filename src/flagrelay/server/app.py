@@ -20,7 +20,9 @@ from flagrelay.errors import Refusal
 from flagrelay.relay.backoff import Backoff
 from flagrelay.relay.pipeline import PipelineOptions
 from flagrelay.relay.relay import Relay
+from flagrelay.relay.reporter import Reporting
 from flagrelay.server import refusals
+from flagrelay.server.admin import admin_routes
 from flagrelay.server.admission import Admission
 from flagrelay.server.context import Context
 from flagrelay.server.cors import Cors
@@ -28,6 +30,7 @@ from flagrelay.server.evaluations import evaluation_stream, event_stream
 from flagrelay.server.exposition import families, metrics
 from flagrelay.server.flagset import flags
 from flagrelay.server.health import livez, not_ready, readiness, readyz
+from flagrelay.server.identity import relay_id
 from flagrelay.server.keyring import Keyring
 from flagrelay.server.kills import kills, put_kill, withdraw_kill
 from flagrelay.server.metrics import Metrics
@@ -95,9 +98,10 @@ def create_app(
                 _joined(context, node) if node else nullcontext(),
             ):
                 yield
+                await context.relay.withdraw_reports()
 
     app = Starlette(
-        routes=list(ROUTES),
+        routes=[*ROUTES, *(admin_routes() if settings.admin_api else ())],
         lifespan=lifespan,
         middleware=[Middleware(Admission, paths=STREAMS), Middleware(Cors)],
         exception_handlers={
@@ -144,6 +148,7 @@ def make_context(settings: Settings, store: Store, node: Node | None = None) -> 
         ),
         state_dir=state_dir,
         on_delivered=exported.delivered,
+        reporting=_reporting(settings, node),
         discover_interval=settings.verify_interval,
     )
     exported.watch(relay, state_dir)
@@ -168,7 +173,15 @@ def make_context(settings: Settings, store: Store, node: Node | None = None) -> 
     )
     rates = Rates(settings.max_evaluations_per_second)
     pace = Pace(STREAMS_PER_TURN, settings.max_waiting)
-    return Context(settings, relay, keyring, exported, rates, pace, state_dir, time.monotonic(), node)
+    return Context(settings, store, relay, keyring, exported, rates, pace, state_dir, time.monotonic(), node)
+
+
+def _reporting(settings: Settings, node: Node | None) -> Reporting | None:
+    """As whom this process reports; None where it is not to."""
+    if not settings.report_interval:
+        return None
+    worker, workers = (node.number, settings.workers) if node else (1, 1)
+    return Reporting(relay=relay_id(settings), worker=worker, workers=workers, interval=settings.report_interval)
 
 
 def _joined(context: Context, node: Node) -> AbstractAsyncContextManager[None]:

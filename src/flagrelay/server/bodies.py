@@ -11,14 +11,14 @@ LONGEST_LENGTH = 18
 """Digits of a length that are worth reading; what is longer shows by itself."""
 
 
-async def read_body(request: Request, settings: Settings) -> bytes:
-    """The body of a request.
+async def read_body(request: Request, settings: Settings, most: int = 0) -> bytes:
+    """The body of a request. It may have `most` bytes, or as many as bodies may have that are nothing special.
 
     Raises:
         Refusal: 413, it has more bytes than it may; what is too large is not even read where it says so itself. 408,
             it does not come in time.
     """
-    most = settings.max_body_bytes
+    most = most or settings.max_body_bytes
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and len(announced) <= LONGEST_LENGTH and int(announced) > most:
         raise too_large("the body", int(announced), most)

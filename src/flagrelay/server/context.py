@@ -12,6 +12,7 @@ from flagrelay.server.node import Node
 from flagrelay.server.pace import Pace
 from flagrelay.server.rates import Rates
 from flagrelay.settings import Settings
+from flagrelay.store.connection import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,7 @@ class Context:
     """One relay process, as its endpoints see it."""
 
     settings: Settings
+    store: Store
     relay: Relay
     keyring: Keyring
     metrics: Metrics

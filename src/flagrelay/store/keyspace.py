@@ -53,8 +53,12 @@ class Keyspace:
         """Hash: relay to its last report."""
         return self._of(environment, "relays")
 
+    def idempotency(self, environment: str, digest: str) -> str:
+        """String: what came of a request to the control API that had an idempotency key; gone after a day."""
+        return self._of(environment, f"idempotency:{digest}")
+
     def all_of(self, environment: str) -> list[str]:
-        """Every key of an environment, in the order in which the write script takes them."""
+        """Every key of an environment that lasts, in the order in which the write script takes them."""
         of = (
             self.state,
             self.flags,
