@@ -14,15 +14,12 @@ import orjson
 
 from flagrelay.cli.emergency import admin_key_option
 from flagrelay.cli.options import Command, env_option, redis_options, replicas_option, with_store
-from flagrelay.control.operation import Operation, perform, request_of
+from flagrelay.control.operation import BASE, Operation, perform, request_of
 from flagrelay.control.session import Session
-from flagrelay.errors import FlagrelayError, StreamError
+from flagrelay.errors import FlagrelayError, InputError, StreamError
 from flagrelay.sdk.stream import refusal_of
 from flagrelay.store.connection import Store
 from flagrelay.store.replicas import replicated
-
-ADMIN = "/admin/v1"
-"""Where the control API of a relay is."""
 
 ANSWER_TIMEOUT = 90.0
 """Seconds that a relay has to answer; one that waits for a proof takes its time."""
@@ -134,13 +131,13 @@ async def _ask(http: aiohttp.ClientSession, url: str, operation: Operation[Any, 
     rest = {name: value for name, value in rest.items() if name in members and members[name] is not None}
     revision = rest.pop("if_revision", None)
     headers = {} if revision is None else _precondition(revision)
-    path = operation.path.format(**{name: quote(str(rest.pop(name)), safe="") for name in operation.path_members})
+    path = operation.path.format(**{name: _in_path(str(rest.pop(name))) for name in operation.path_members})
     query = {} if operation.has_body else {name: str(value) for name, value in rest.items()}
     body = orjson.dumps(rest) if operation.has_body else None
     if body is not None:
         headers["content-type"] = "application/json"
     asked = http.request(
-        operation.method, url + ADMIN + path, params=_lowered(query), data=body, headers=headers, allow_redirects=False
+        operation.method, url + BASE + path, params=_lowered(query), data=body, headers=headers, allow_redirects=False
     )
     try:
         async with asked as response:
@@ -154,6 +151,17 @@ async def _ask(http: aiohttp.ClientSession, url: str, operation: Operation[Any, 
         raise StreamError(f"{url} cannot be reached: {error}") from error
     except msgspec.DecodeError as error:
         raise StreamError(f"{url} answers with something that is no answer of flagrelay's: {error}") from error
+
+
+def _in_path(name: str) -> str:
+    """A name as a part of a path.
+
+    Raises:
+        InputError: it cannot be one: whoever passes a URL on takes it for a step within the path.
+    """
+    if name in (".", ".."):
+        raise InputError(f'"{name}" cannot be said in a URL: ask Redis, without --url')
+    return quote(name, safe="")
 
 
 def _precondition(revision: int) -> dict[str, str]:
