@@ -37,9 +37,14 @@ def test_it_has_exactly_the_commands_that_are_documented() -> None:
         "serve",
         *("env create", "env list", "env set", "env destroy"),
         *("flags list", "flags get", "flags put", "flags delete", "flags import", "flags export"),
+        *("populations list", "populations put", "populations delete", "populations members"),
+        *("release plan", "release start", "release advance", "release retreat", "release restore", "release approve"),
+        *("release finish", "release abandon", "release detach", "release status", "release history"),
+        *("unrelease", "history", "sync"),
+        "relays forget",
         *("kill", "revive", "kills", "status", "eval", "explain", "watch"),
         *("keys create", "keys list", "keys token", "keys revoke"),
-        *("settings", "demo"),
+        *("settings", "openapi", "demo"),
     }
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     assert all(f"flagrelay {name}" in readme or f"`{name}`" in readme for name in COMMANDS)
@@ -63,7 +68,7 @@ def test_every_command_has_help_with_an_example_that_its_options_allow(words: tu
     cli.ok(*example[1:], "--help")
 
 
-@pytest.mark.parametrize("group", ["", "env", "flags", "keys"])
+@pytest.mark.parametrize("group", ["", "env", "flags", "populations", "release", "keys", "relays"])
 def test_every_group_of_commands_has_an_example_too(group: str, cli: Cli) -> None:
     example = cli.ok(*group.split(), "--help").rpartition("Example: ")[2]
     cli.ok(*shlex.split(example)[1:], "--help")

@@ -8,11 +8,15 @@ import pytest
 from flagrelay.cli.private_redis import PrivateRedis
 from flagrelay.errors import EnvironmentMissing, FlagrelayError, StoreCorrupt, StoreUnavailable
 from flagrelay.flags.snapshot import Snapshot
+from flagrelay.release.actions import plan
+from flagrelay.release.compiler import compile_release
+from flagrelay.release.plan import check_plan
 from flagrelay.store.connection import RedisAddress, Store, open_store
 from flagrelay.store.environments import create_environment, destroy_environment, list_environments
 from flagrelay.store.reading import read_position, read_snapshot, read_state
 from flagrelay.store.script import WRITE
-from flagrelay.store.writing import Draft, kill_flag, renew_epoch, revive_flag, write_change
+from flagrelay.store.writing import Draft, Written, kill_flag, renew_epoch, revive_flag, write_change
+from support.released import write as write_standing
 from support.stores import ENVIRONMENT, everything, flag, put
 
 RULE = {"==": [1, 1]}
@@ -29,8 +33,18 @@ WRITES: dict[str, Write] = {
     ),
     "kill": lambda store: kill_flag(store, ENVIRONMENT, "a"),
     "kill to": lambda store: kill_flag(store, ENVIRONMENT, "a", to="off"),
+    "release of a killed flag": lambda store: release_flag(store, "killed", (2, 0)),
     "revive": lambda store: revive_flag(store, ENVIRONMENT, "killed"),
+    "release": lambda store: release_flag(store, "released", (0, 0)),
 }
+
+
+async def release_flag(store: Store, key: str, expected: tuple[int, int]) -> Written:
+    """Write a release; where the flag is known, over what it was read as."""
+    document = {"flag": key, "released": "on", "baseline": "off", "stages": [{"population": "beta"}]}
+    release = plan(None, check_plan(document), 0)
+    definition = compile_release(release, {"variants": {"on": 1, "off": 0}})
+    return await write_standing(store, release, (None, None), flag=definition, expected=expected)
 
 
 async def furnish(store: Store) -> None:
@@ -140,11 +154,13 @@ async def test_a_state_of_another_tool_has_no_counts_and_is_believed(furnished: 
     assert (await furnished.client.hget(furnished.keys.state(ENVIRONMENT), "flags")) == b"3"
 
 
-@pytest.mark.parametrize("key", ["state", "flags", "evaluators", "killed", "changes"])
+@pytest.mark.parametrize(
+    "key", ["state", "flags", "evaluators", "killed", "changes", "releases", "populations", "history", "actions"]
+)
 @pytest.mark.parametrize("kind", ["string", "list", "stream", "hash"])
 async def test_a_key_of_another_type_stops_every_write_before_it_begins(furnished: Store, key: str, kind: str) -> None:
     name = getattr(furnished.keys, key)(ENVIRONMENT)
-    if kind.encode() == await furnished.client.type(name):
+    if kind.encode() == await furnished.client.type(name) or (key in ("releases", "populations") and kind == "hash"):
         return
     await furnished.client.delete(name)
     await {

@@ -7,14 +7,19 @@ from pathlib import Path
 import pytest
 
 from flagrelay.errors import StoreUnavailable
+from flagrelay.release.actions import plan
 from flagrelay.store.access_keys import create_access_key, list_access_keys, revoke_access_key
 from flagrelay.store.changelog import read_changes
 from flagrelay.store.connection import RedisAddress, Store, open_store
 from flagrelay.store.environments import create_environment, destroy_environment, list_environments
+from flagrelay.store.history import read_actions, read_history
+from flagrelay.store.idempotency import claim, settle
 from flagrelay.store.reading import read_clock, read_flag, read_position, read_state
 from flagrelay.store.reports import Report, drop_report, read_reports, write_report
 from flagrelay.store.subscription import subscribe
 from flagrelay.store.writing import Draft, kill_flag, renew_epoch, revive_flag, write_change
+from support.released import KEY, PLAN, populate, started
+from support.released import write as write_standing
 from support.stores import ENVIRONMENT, everything, flag, put, stored
 
 EVERYTHING = ("~*", "&*", "+@all")
@@ -38,10 +43,13 @@ async def test_a_write_that_is_not_allowed_to_its_end_does_not_begin(doomed: Sto
     await kill_flag(doomed, ENVIRONMENT, "killed")
     key, _ = await create_access_key(doomed, ENVIRONMENT, "server", "web", None)
     position = await read_position(doomed, ENVIRONMENT)
+    await populate(doomed)
+    release = plan(None, PLAN, 0)
     writes: dict[str, tuple[str, Callable[[Store], Awaitable[object]]]] = {
         "change": ("PUBLISH HDEL HSET XADD", lambda limited: put(limited, "a")),
         "kill": ("PUBLISH HDEL HSET XADD", lambda limited: kill_flag(limited, ENVIRONMENT, "a")),
         "revive": ("PUBLISH HDEL HSET XADD", lambda limited: revive_flag(limited, ENVIRONMENT, "killed")),
+        "release": ("PUBLISH HDEL HSET XADD", lambda limited: write_standing(limited, release, (None, None))),
         "renew": ("PUBLISH HSET", lambda limited: renew_epoch(limited, ENVIRONMENT, position)),
         "create a key": ("PUBLISH", lambda limited: create_access_key(limited, ENVIRONMENT, "server", "x", None)),
         "revoke a key": ("PUBLISH", lambda limited: revoke_access_key(limited, key.id)),
@@ -120,6 +128,16 @@ async def test_the_rights_that_the_documentation_lists_are_enough(doomed: Store)
         await kill_flag(writer, ENVIRONMENT, "a", to="off")
         await revive_flag(writer, ENVIRONMENT, "a")
         await write_change(writer, ENVIRONMENT, Draft(flags={"a": None}))
+        await started(writer)
+        await write_change(writer, ENVIRONMENT, Draft(flags={KEY: None}, evaluators={"eu": None}, over_releases=True))
+        assert [entry.action async for entry in read_actions(writer, ENVIRONMENT)][-1] == "kill"
+        assert len([entry async for entry in read_history(writer, ENVIRONMENT)]) == 10
+    rights += documented("relays, to take idempotency keys")
+    async with open_store(await user(doomed, *rights)) as relay:
+        for outcome in ("", "done"):
+            mark = await claim(relay, ENVIRONMENT, "digest", "fingerprint")
+            assert isinstance(mark, bytes)
+            await settle(relay, ENVIRONMENT, "digest", mark, "fingerprint", outcome)
     rights += documented("whoever creates environments and access keys")
     async with open_store(await user(doomed, *rights)) as administrator:
         await create_environment(administrator, "staging")

@@ -17,10 +17,12 @@ from flagrelay.store.access_keys import create_access_key, list_access_keys, rev
 from flagrelay.store.changelog import read_changes
 from flagrelay.store.connection import RedisAddress, Store, open_store
 from flagrelay.store.environments import create_environment, destroy_environment, list_environments
+from flagrelay.store.history import read_actions, read_history
 from flagrelay.store.reading import read_clock, read_flag, read_position, read_snapshot, read_state
 from flagrelay.store.subscription import subscribe, subscribe_keys
-from flagrelay.store.writing import kill_flag, renew_epoch, revive_flag
+from flagrelay.store.writing import Draft, kill_flag, renew_epoch, revive_flag, write_change
 from flagrelay.wire.message import decode_message
+from support.released import KEY, POPULATIONS, held, started
 from support.stores import ENVIRONMENT, cluster_port, flag, free_ports, put, until
 
 
@@ -82,6 +84,7 @@ async def everything_works(store: Store) -> None:
         assert await keys.next(5)
     with pytest.raises(Conflict):
         await put(store, "a", 2, expected_flags={"a": 1})
+    await a_release_works(store)
     assert (await read_snapshot(store, ENVIRONMENT)).flags == {"a": flag(1)}
     assert (await read_state(store, ENVIRONMENT)).flags["a"] == await read_flag(store, ENVIRONMENT, "a")
     assert (await read_changes(store, ENVIRONMENT, 1))[0].at == killed.at
@@ -91,6 +94,17 @@ async def everything_works(store: Store) -> None:
     assert [(each.name, each.flags) for each in await list_environments(store)] == [(ENVIRONMENT, 1), ("staging", 0)]
     assert await list_access_keys(store) == [key] == [await revoke_access_key(store, key.id)]
     await destroy_environment(store, ENVIRONMENT)
+
+
+async def a_release_works(store: Store) -> None:
+    """Flag, release, history and actions are in one slot; then all of it is gone again."""
+    release = await started(store)
+    await kill_flag(store, ENVIRONMENT, KEY)
+    assert (await held(store))[1].release == release == (await read_state(store, ENVIRONMENT)).releases[KEY].release
+    assert [entry.action async for entry in read_actions(store, ENVIRONMENT, KEY)] == ["kill", "start", "plan"]
+    assert (await anext(read_history(store, ENVIRONMENT))).action == "kill"
+    gone = dict.fromkeys((*POPULATIONS,))
+    await write_change(store, ENVIRONMENT, Draft(flags={KEY: None}, evaluators=gone, over_releases=True))
 
 
 async def test_everything_works_behind_a_sentinel(behind_sentinel: RedisAddress) -> None:

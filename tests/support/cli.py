@@ -16,6 +16,10 @@ from flagrelay.cli.main import main
 FLAG = {"state": "ENABLED", "variants": {"on": True, "off": False}, "defaultVariant": "off"}
 
 
+AT_A_TERMINAL = {"FORCE_COLOR": "1", "TERM": "dumb", "COLUMNS": "200"}
+"""Variables with which rich prints as it does at a terminal, which has no colours."""
+
+
 class Terminal(io.TextIOWrapper):
     """Standard input, as somebody at a terminal gives it."""
 

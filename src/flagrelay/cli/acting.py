@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from flagrelay.cli.output import print_json
+from flagrelay.cli.output import one_line, print_json
 from flagrelay.cli.proof import end_with, show_proof
 from flagrelay.cli.target import Perform, Target
 from flagrelay.control.answers import Change, written_of
@@ -58,6 +58,7 @@ async def prove_change(perform: Perform, made: Change | None, *, verb: str, wait
 
 def say(made: Change, what: str) -> None:
     """That something was written, and at which revision."""
+    what = one_line(what)
     if made.changed:
         click.echo(f"{what} (revision {made.revision})")
     else:

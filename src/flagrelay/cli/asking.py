@@ -1,7 +1,8 @@
 """What an action does is shown before it is asked for: who gains, who loses, and whether that is meant."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -25,29 +26,41 @@ def sample_option(command: Command) -> Command:
     """Contexts over which is counted who gains and who loses, as `sample`: a list, or None."""
     return click.option(
         "--sample",
-        type=click.File("rb"),
         metavar="FILE",
         callback=_contexts,
         help="Count over these evaluation contexts, one JSON object a line; - for standard input.",
     )(command)
 
 
-def _contexts(_ctx: click.Context, _param: click.Parameter, file: Any) -> list[dict[str, Any]] | None:
-    if file is None:
+def _contexts(_ctx: click.Context, _param: click.Parameter, path: str | None) -> list[dict[str, Any]] | None:
+    if path is None:
         return None
+    subject = "standard input" if path == "-" else path
+    try:
+        if path == "-":
+            return _parsed(sys.stdin.buffer if sys.stdin else (), subject)
+        with Path(path).open("rb") as file:
+            return _parsed(file, subject)
+    except OSError as error:
+        raise InputError(f"cannot read {subject}: {error.strerror}") from error
+
+
+def _parsed(lines: Iterable[bytes], subject: str) -> list[dict[str, Any]]:
     contexts = []
-    for number, line in enumerate(file, 1):
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
             context = orjson.loads(line)
         except orjson.JSONDecodeError as error:
-            raise InputError(f"{file.name}: line {number} is not JSON: {error}") from error
+            raise InputError(f"{subject}: line {number} is not JSON: {error}") from error
         if not isinstance(context, dict):
-            raise InputError(f"{file.name}: line {number} is no context: it should be a JSON object")
+            raise InputError(f"{subject}: line {number} is no context: it should be a JSON object")
         contexts.append(context)
         if len(contexts) > MAX_SAMPLE:
-            raise InputError(f"{file.name} has more than {MAX_SAMPLE:,} contexts, which is the most")
+            raise InputError(f"{subject} has more than {MAX_SAMPLE:,} contexts, which is the most")
+    if not contexts:  # which would count over open streams, or over nobody, and say nothing of it
+        raise InputError(f"{subject} has no contexts: one JSON object a line")
     return contexts
 
 

@@ -56,7 +56,7 @@ def list_(as_json: bool, target: Target) -> None:
 
 
 @populations.command(
-    epilog="Example: flagrelay populations put beta --env production --keys beta-users.txt --risk 20 "
+    epilog="Example: flagrelay populations put beta --env production --keys beta.txt --risk 20 "
     "--description 'who asked for it'"
 )
 @name_argument

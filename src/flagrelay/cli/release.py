@@ -308,5 +308,6 @@ def _json(acted: Acted, proof: Proof | None) -> dict[str, Any]:
         **members_of(acted.change, proof),
         "release": acted.release,
         "effect": acted.effect,
+        "notes": acted.notes,
         "definition": acted.definition,
     }

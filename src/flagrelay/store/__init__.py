@@ -16,6 +16,7 @@ we cannot use leaves as another `StoreError`. No password ever stands in a messa
     releases        writing a flag's release, and the flag that it compiles to
     history         who did what and why
     reports         what relays say of themselves
+    idempotency     what came of requests that had an idempotency key
     subscription    the messages of a channel
     access_keys     access keys, stored hashed
 """

@@ -1,6 +1,6 @@
 """Who did what and why: every change, for longer than the changelog holds it; and all that was done to releases."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,15 +46,8 @@ async def read_history(store: Store, environment: str, *, since: int = 0) -> Asy
         EnvironmentMissing: there is no such environment.
         StoreCorrupt: an entry is none of ours.
     """
-    async for members in _newest_first(store, environment, store.keys.history(environment), since):
-        yield Entry(
-            **_head(members),
-            urgent=members["urgent"],
-            flags=tuple(members["flags"]),
-            populations=tuple(members["populations"]),
-            deleted=tuple(members["deleted"]),
-            left_out=members["left_out"],
-        )
+    async for entry in _newest_first(store, environment, store.keys.history(environment), since, _change):
+        yield entry
 
 
 async def read_actions(
@@ -66,16 +59,14 @@ async def read_actions(
         EnvironmentMissing: there is no such environment.
         StoreCorrupt: an entry is none of ours.
     """
-    async for members in _newest_first(store, environment, store.keys.actions(environment), since):
-        if key is None or members["flag"] == key:
-            yield Entry(**_head(members), flags=(members["flag"],), detail=members["detail"])
+    async for entry in _newest_first(store, environment, store.keys.actions(environment), since, _action):
+        if key is None or key in entry.flags:
+            yield entry
 
 
-def _head(members: dict[str, Any]) -> dict[str, Any]:
-    return {name: members[name] for name in ("revision", "at", "action", "actor", "reason")}
-
-
-async def _newest_first(store: Store, environment: str, stream: str, since: int) -> AsyncIterator[dict[str, Any]]:
+async def _newest_first(
+    store: Store, environment: str, stream: str, since: int, parse: Callable[[Any], Entry]
+) -> AsyncIterator[Entry]:
     await read_position(store, environment)
     last, first = "+", str(since // 1000)
     while True:
@@ -83,12 +74,43 @@ async def _newest_first(store: Store, environment: str, stream: str, since: int)
             page = await store.client.xrevrange(stream, max=last, min=first, count=PAGE)
         for name, fields in page:
             try:
-                members = orjson.loads(fields[b"entry"])
-                found = {**members, **_head(members)}
+                entry = parse(orjson.loads(fields[b"entry"]))
             except (KeyError, ValueError, TypeError) as error:
-                raise unreadable(environment, f"entry {name.decode()} of the history") from error
-            if found["at"] >= since:
-                yield found
+                raise unreadable(environment, f"entry {name.decode()} of {stream}") from error
+            if entry.at >= since:
+                yield entry
         if len(page) < PAGE:
             return
         last = f"({page[-1][0].decode()}"
+
+
+def _change(members: Any) -> Entry:  # noqa: ANN401 - whatever stands there
+    return Entry(
+        **_head(members),
+        urgent=_typed(members["urgent"], bool),
+        flags=_names(members["flags"]),
+        populations=_names(members["populations"]),
+        deleted=_names(members["deleted"]),
+        left_out=_typed(members["left_out"], int),
+    )
+
+
+def _action(members: Any) -> Entry:  # noqa: ANN401 - whatever stands there
+    flags = (_typed(members["flag"], str),)
+    return Entry(**_head(members), flags=flags, detail=_typed(members["detail"], dict))
+
+
+def _head(members: Any) -> dict[str, Any]:  # noqa: ANN401 - whatever stands there
+    # By name, so that what a later version adds is nothing to stumble over.
+    head = {name: _typed(members[name], int) for name in ("revision", "at")}
+    return head | {name: _typed(members[name], str) for name in ("action", "actor", "reason")}
+
+
+def _names(value: Any) -> tuple[str, ...]:  # noqa: ANN401 - whatever stands there
+    return tuple(_typed(name, str) for name in _typed(value, list))
+
+
+def _typed(value: Any, kind: type) -> Any:  # noqa: ANN401 - whatever stands there
+    if type(value) is not kind:
+        raise TypeError(f"{value!r:.80} is no {kind.__name__}")
+    return value

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import orjson
 from redis.exceptions import ExecAbortError, OutOfMemoryError
@@ -120,8 +120,8 @@ async def read_state(store: Store, environment: str) -> State:
         evaluators=_evaluators(environment, evaluators),
         metadata=_metadata(environment, state),
         settings=_settings(environment, state),
-        releases={name.decode(): _release(environment, name, text) for name, text in releases.items()},
-        about={name.decode(): _object(environment, name, text) for name, text in about.items()},
+        releases={_text(environment, name): _release(environment, name, text) for name, text in releases.items()},
+        about=_about(environment, about),
     )
 
 
@@ -137,7 +137,7 @@ async def read_flag(store: Store, environment: str, key: str) -> FlagEntry:
     if flag is None:
         raise FlagMissing(environment, key)
     name = key.encode()
-    return _flags(environment, {name: flag}, {name: killed} if killed else {})[key]
+    return _flags(environment, {name: flag}, {} if killed is None else {name: killed})[key]
 
 
 async def read_flag_release(store: Store, environment: str, key: str) -> tuple[FlagEntry | None, ReleaseEntry | None]:
@@ -150,8 +150,9 @@ async def read_flag_release(store: Store, environment: str, key: str) -> tuple[F
     hashes = [keys.flags(environment), keys.killed(environment), keys.releases(environment)]
     flag, killed, release = await READ.run(store, hashes, key)
     name = key.encode()
-    entry = _flags(environment, {name: flag}, {name: killed} if killed else {})[key] if flag else None
-    return entry, _release(environment, name, release) if release else None
+    kills = {} if killed is None else {name: killed}
+    entry = None if flag is None else _flags(environment, {name: flag}, kills)[key]
+    return entry, None if release is None else _release(environment, name, release)
 
 
 async def read_flag_snapshot(store: Store, environment: str, key: str) -> Snapshot:
@@ -187,6 +188,16 @@ async def read_populations(store: Store, environment: str) -> set[str]:
     with store.talking():
         names = await store.client.hkeys(store.keys.evaluators(environment))
     return {name.decode(errors="replace") for name in names}
+
+
+async def read_about(store: Store, environment: str) -> dict[str, Mapping[str, Any]]:
+    """What people should know of the populations of an environment, by name, as it is stored.
+
+    Raises:
+        StoreCorrupt: something of it cannot be read.
+    """
+    (about,) = await _together(store, store.keys.populations(environment))
+    return _about(environment, about)
 
 
 async def read_position(store: Store, environment: str) -> Position:
@@ -290,14 +301,27 @@ def _release(environment: str, name: bytes, text: bytes) -> ReleaseEntry:
         raise unreadable(environment, f'the release of flag "{name.decode(errors="replace")}"') from error
 
 
-def _object(environment: str, name: bytes, text: bytes) -> Mapping[str, Any]:
+def _about(environment: str, about: Hash) -> dict[str, Mapping[str, Any]]:
+    return {_text(environment, name): _said(environment, name, text) for name, text in about.items()}
+
+
+def _said(environment: str, name: bytes, text: bytes) -> Mapping[str, Any]:
+    # Of what a later version adds nothing is known here.
     try:
         document = orjson.loads(text)
-    except ValueError:
-        document = None
-    if not isinstance(document, dict):
+        description, risk = document.get("description", ""), document.get("risk")
+    except (ValueError, AttributeError):
+        description = risk = None
+    if not isinstance(description, str) or type(risk) not in (int, type(None)):
         raise unreadable(environment, f'what is said of population "{name.decode(errors="replace")}"')
-    return document
+    return cast("Mapping[str, Any]", document)
+
+
+def _text(environment: str, name: bytes) -> str:
+    try:
+        return name.decode()
+    except UnicodeDecodeError as error:
+        raise unreadable(environment, f'the name "{name.decode(errors="replace")}"') from error
 
 
 def _metadata(environment: str, state: Hash) -> Mapping[str, Any]:

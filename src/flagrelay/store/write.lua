@@ -233,20 +233,23 @@ local function destroy()
   return {'DESTROYED'}
 end
 
--- The first release that names a population, by its flag's key; nil where none does. Releases are ours, and small.
-local function release_with(population)
-  local releases = redis.call('HGETALL', RELEASES)
+-- The populations that releases name, each with the key of a flag whose release that is; without the releases of flags
+-- that are written over. Releases are ours, and small; one that another tool wrote names nothing.
+local function named_by_releases(over)
+  local named, releases = {}, redis.call('HGETALL', RELEASES)
   for index = 1, #releases, 2 do
     local sound, held = pcall(cjson.decode, releases[index + 1])
-    for _, name in ipairs(sound and held.release and held.release.populations or {}) do
-      if name == population then return releases[index] end
+    local release = sound and type(held) == 'table' and held.release
+    local populations = type(release) == 'table' and release.populations
+    if type(populations) == 'table' and not over[releases[index]] then
+      for _, name in ipairs(populations) do named[name] = releases[index] end
     end
   end
-  return nil
+  return named
 end
 
 -- What stands against an entry of a change, as an answer; nil where nothing does.
-local function objection(kind, name, expected, text, over_releases)
+local function objection(kind, name, expected, over_releases)
   local hash = kind == 'flag' and FLAGS or EVALUATORS
   if expected ~= '' then
     local found = revision_of(hash, name)
@@ -256,8 +259,24 @@ local function objection(kind, name, expected, text, over_releases)
   if kind == 'flag' and not over_releases and redis.call('HEXISTS', RELEASES, name) == 1 then
     return {'RELEASED', name}
   end
-  local user = kind == 'population' and text == '' and release_with(name)
-  return user and {'IN_USE', name, user} or nil
+  return nil
+end
+
+-- What stands against the deletion of populations, as an answer; nil where nothing does.
+local function still_named(touched)
+  local over, deleted = {}, {}
+  for _, each in ipairs(touched) do
+    if each.hash == FLAGS then
+      over[each.name] = true
+    elseif not each.text then
+      table.insert(deleted, each.name)
+    end
+  end
+  local named = #deleted > 0 and named_by_releases(over) or {}
+  for _, name in ipairs(deleted) do
+    if named[name] then return {'IN_USE', name, named[name]} end
+  end
+  return nil
 end
 
 -- ARGV: nonce, action (for the history), actor (JSON), reason (JSON), urgent (JSON), metadata (JSON or ''), settings
@@ -274,13 +293,15 @@ local function change()
     if kind == 'about' then
       table.insert(about, {name, text})
     else
-      local refusal = objection(kind, name, expected, text, over_releases == '1')
+      local refusal = objection(kind, name, expected, over_releases == '1')
       if refusal then return refusal end
       local hash = kind == 'flag' and FLAGS or EVALUATORS
       if kind == 'flag' then grows = grows + (text ~= '' and 1 or 0) - redis.call('HEXISTS', hash, name) end
       table.insert(touched, {hash = hash, name = name, quoted = quoted(name), text = text ~= '' and text or nil})
     end
   end
+  local refusal = still_named(touched)
+  if refusal then return refusal end
   local flags = redis.call('HLEN', FLAGS) + grows
   if grows > 0 and flags > tonumber(most) then return {'FULL', flags} end
   return commit(action, nonce, actor, reason, urgent, touched, metadata, settings, function(_, who)
@@ -316,7 +337,8 @@ local function release_refused(key, expected, expected_release, needed)
   if not found then return {'UNREADABLE', 'flag', key} end
   if tonumber(expected) ~= found then return {'CONFLICT', 'flag', key, expected, found} end
   local held = redis.call('HGET', RELEASES, key)
-  local at = held and tonumber(string.match(held, '^{"revision":(%d+),"release":{')) or 0
+  local at = not held and 0 or tonumber(string.match(held, '^{"revision":(%d+),"release":{'))
+  if not at then return {'UNREADABLE', 'release of flag', key} end
   if tonumber(expected_release) ~= at then return {'CONFLICT', 'release', key, expected_release, at} end
   for _, population in ipairs(needed) do
     if redis.call('HEXISTS', EVALUATORS, population) == 0 then return {'NO_POPULATION', population} end
@@ -336,14 +358,15 @@ local function release()
   if tonumber(expected) == 0 and flags + 1 > tonumber(most) then return {'FULL', flags + 1} end
   local kept, served = redis.call('HGET', KILLED, key), text
   local parts = kept and members_if_sound(kept) or {}
-  if parts.original then
+  if kept and not parts.original then return {'UNREADABLE', 'kill of flag', key} end
+  if kept then
     local to = parts.to and cjson.decode('[' .. string.sub(kept, parts.to[1], parts.to[2]) .. ']')[1]
     served = withdrawn(text, type(to) == 'string' and to or nil)
     kept = replaced(kept, parts.original, text)
   end
   local touched = {{hash = FLAGS, name = key, quoted = quoted(key), text = served}}
   return commit(action, nonce, actor, reason, urgent, touched, '', '', function(_, who, revision)
-    if parts.original then redis.call('HSET', KILLED, key, kept) end
+    if kept then redis.call('HSET', KILLED, key, kept) end
     if document == '' then
       redis.call('HDEL', RELEASES, key)
     else
