@@ -87,16 +87,21 @@ def told(answer: Any) -> Any:
     if isinstance(answer, list):
         return [told(each) for each in answer]
     members = {}
-    for name in answer.__struct_fields__:
+    for name in _fields(answer):
         value = getattr(answer, name)
         if name in ("at", "epoch", "since", "now", "reports", "relays", "waited", "ms"):
             value = type(value)
-        members[name] = told(value) if hasattr(value, "__struct_fields__") or _structs(value) else value
+        members[name] = told(value) if _fields(value) or _structs(value) else value
     return type(answer), members
 
 
+def _fields(value: Any) -> tuple[str, ...]:
+    """The members of a struct or a dataclass; none of anything else."""
+    return getattr(value, "__struct_fields__", ()) or tuple(getattr(value, "__dataclass_fields__", ()))
+
+
 def _structs(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and hasattr(value[0], "__struct_fields__")
+    return isinstance(value, list) and bool(value) and bool(_fields(value[0]))
 
 
 async def test_the_same_steps_give_the_same_answers(admin: Admin, store: Store) -> None:

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 
 from flagrelay.control import table
-from flagrelay.control.history import HistoryEntry
 from flagrelay.control.operation import perform
 from flagrelay.control.session import Session
 from flagrelay.errors import DefinitionError, EnvironmentMissing, InputError
 from flagrelay.store.connection import Store
+from flagrelay.store.history import HistoryEntry
 from flagrelay.store.reading import read_clock
 from flagrelay.store.writing import Draft, write_change
 from support.released import DOCUMENT, KEY, POPULATIONS, do
@@ -40,8 +40,8 @@ async def test_every_change_is_listed_newest_first_with_what_it_touched(busy: St
         (1, "import", "ada", ""),
     ]
     assert [(each.flags, each.populations, each.deleted) for each in entries[::4]] == [
-        (["b"], [], ["b"]),
-        (["a", "b"], list(POPULATIONS), []),
+        (("b",), (), ("b",)),
+        (("a", "b"), tuple(POPULATIONS), ()),
     ]
     assert [each.urgent for each in entries] == [False, True, False, False, False]
     assert all(each.at and each.left_out == 0 and each.detail is None for each in entries)
@@ -100,7 +100,7 @@ async def test_a_limit_that_is_none_is_refused(busy: Store, limit: object) -> No
 
 async def test_releases_and_kills_have_their_own_with_details(busy: Store) -> None:
     [start, plan] = await do(busy, table.RELEASE_HISTORY, key=KEY)
-    assert (plan.action, plan.flags, plan.detail["stage"]) == ("plan", [KEY], "dark")
+    assert (plan.action, plan.flags, plan.detail["stage"]) == ("plan", (KEY,), "dark")
     assert (start.action, start.actor, start.detail["stage"]) == ("start", "grace", "dev")
     [kill] = await do(busy, table.RELEASE_HISTORY, key="a")
     assert (kill.action, kill.detail) == ("kill", {"to": None})

@@ -254,14 +254,16 @@ def test_nobody_is_back_before_it_has_noticed_and_waited(loss: Loss) -> None:
 
 @given(losses(roomy=True), st.floats(1.5, 10))
 @few
-def test_relays_that_open_streams_faster_have_everybody_back_no_later_by_more_than_a_step(loss: Loss, faster: float) -> None:
+def test_relays_that_open_streams_faster_have_everybody_back_no_later_by_more_than_a_step(
+    loss: Loss, faster: float
+) -> None:
     quick = replace(loss, joins_per_second=loss.joins_per_second * faster)
 
     slow_end, quick_end = _recovered(loss).all, _recovered(quick).all
 
     assert slow_end is not None
     assert quick_end is not None
-    # Whole streams are opened in whole steps: what a change takes of a step may move the last of them into the next one.
+    # Whole streams are opened in whole steps: what a change takes of a step may move the last one into the next.
     assert quick_end <= slow_end + STEP + 1e-9
 
 

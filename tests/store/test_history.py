@@ -13,22 +13,22 @@ from flagrelay.release.standing import Release
 from flagrelay.store import history
 from flagrelay.store.connection import Store
 from flagrelay.store.environments import create_environment
-from flagrelay.store.history import Entry, read_actions, read_history
+from flagrelay.store.history import HistoryEntry, read_actions, read_history
 from flagrelay.store.reading import read_position
 from flagrelay.store.writing import Draft, kill_flag, revive_flag, write_change
 from support.released import KEY, populate, started, write
 from support.stores import ENVIRONMENT, flag, put
 
 
-async def listed(entries: AsyncIterator[Entry]) -> list[Entry]:
+async def listed(entries: AsyncIterator[HistoryEntry]) -> list[HistoryEntry]:
     return [entry async for entry in entries]
 
 
-async def history_of(store: Store, **options: Any) -> list[Entry]:
+async def history_of(store: Store, **options: Any) -> list[HistoryEntry]:
     return await listed(read_history(store, ENVIRONMENT, **options))
 
 
-async def actions_of(store: Store, key: str | None = None, **options: Any) -> list[Entry]:
+async def actions_of(store: Store, key: str | None = None, **options: Any) -> list[HistoryEntry]:
     return await listed(read_actions(store, ENVIRONMENT, key, **options))
 
 
@@ -47,7 +47,7 @@ async def test_a_change_is_noted_with_what_it_touched_and_without_definitions(st
     )
     written = await write_change(store, ENVIRONMENT, draft)
     assert await history_of(store) == [
-        Entry(
+        HistoryEntry(
             revision=1,
             at=written.at,
             action="put",
@@ -68,7 +68,7 @@ async def test_a_change_of_settings_or_metadata_alone_touches_nothing_and_is_not
     store: Store, empty: Snapshot
 ) -> None:
     written = await write_change(store, ENVIRONMENT, Draft(metadata={"a": 1}))
-    assert await history_of(store) == [Entry(1, written.at, "write", "", "")]
+    assert await history_of(store) == [HistoryEntry(1, written.at, "write", "", "")]
 
 
 async def test_kills_and_revivals_are_noted_in_both(store: Store, empty: Snapshot) -> None:
@@ -77,13 +77,13 @@ async def test_kills_and_revivals_are_noted_in_both(store: Store, empty: Snapsho
     again = await kill_flag(store, ENVIRONMENT, "a", to="off", actor="bob", reason="off")
     revived = await revive_flag(store, ENVIRONMENT, "a", actor="eve", reason="ok")
     done = [
-        Entry(4, revived.at, "revive", "eve", "ok", flags=("a",), detail={}),
-        Entry(3, again.at, "kill", "bob", "off", flags=("a",), detail={"to": "off"}),
-        Entry(2, killed.at, "kill", "ada", "5 %", flags=("a",), detail={"to": None}),
+        HistoryEntry(4, revived.at, "revive", "eve", "ok", flags=("a",), detail={}),
+        HistoryEntry(3, again.at, "kill", "bob", "off", flags=("a",), detail={"to": "off"}),
+        HistoryEntry(2, killed.at, "kill", "ada", "5 %", flags=("a",), detail={"to": None}),
     ]
     assert await actions_of(store) == done == await actions_of(store, "a")
     assert await actions_of(store, "b") == []
-    changes = [Entry(e.revision, e.at, e.action, e.actor, e.reason, urgent=True, flags=("a",)) for e in done]
+    changes = [HistoryEntry(e.revision, e.at, e.action, e.actor, e.reason, urgent=True, flags=("a",)) for e in done]
     assert (await history_of(store))[:3] == changes
 
 
@@ -101,8 +101,8 @@ async def test_what_is_done_to_a_release_is_noted_in_both_with_its_detail(store:
     written = await write(store, blocked, action="unrelease", detail={"blocks": ["beta"], "n": 1.0}, urgent=True)
     ended = await write(store, actions.abandon(blocked), action="abandon", detail={"plan": {}})
     assert (await actions_of(store, KEY))[:2] == [
-        Entry(5, ended.at, "abandon", "ada", "why", flags=(KEY,), detail={"plan": {}}),
-        Entry(4, written.at, "unrelease", "ada", "why", flags=(KEY,), detail={"blocks": ["beta"], "n": 1.0}),
+        HistoryEntry(5, ended.at, "abandon", "ada", "why", flags=(KEY,), detail={"plan": {}}),
+        HistoryEntry(4, written.at, "unrelease", "ada", "why", flags=(KEY,), detail={"blocks": ["beta"], "n": 1.0}),
     ]
     assert [entry.action for entry in await actions_of(store)] == ["abandon", "unrelease", "start", "plan"]
     assert [(entry.action, entry.urgent) for entry in await history_of(store)] == [

@@ -31,7 +31,7 @@ from flagrelay.store import releases
 from flagrelay.store.changelog import read_changes
 from flagrelay.store.connection import Store
 from flagrelay.store.environments import create_environment, destroy_environment
-from flagrelay.store.history import Entry, read_actions, read_history
+from flagrelay.store.history import HistoryEntry, read_actions, read_history
 from flagrelay.store.reading import (
     FlagEntry,
     ReleaseEntry,
@@ -97,8 +97,10 @@ async def test_plan_position_flag_action_and_history_are_one_change(store: Store
     assert (await read_state(store, ENVIRONMENT)).releases == {KEY: ReleaseEntry(4, further)}
     assert await folded(store, empty) == await read_snapshot(store, ENVIRONMENT)
     head: dict[str, Any] = {"revision": 4, "at": written.at, "action": "advance", "actor": "ada", "reason": "why"}
-    assert await anext(read_history(store, ENVIRONMENT)) == Entry(**head, urgent=True, flags=(KEY,))
-    assert await anext(read_actions(store, ENVIRONMENT)) == Entry(**head, flags=(KEY,), detail={"stage": "beta-50%"})
+    assert await anext(read_history(store, ENVIRONMENT)) == HistoryEntry(**head, urgent=True, flags=(KEY,))
+    assert await anext(read_actions(store, ENVIRONMENT)) == HistoryEntry(
+        **head, flags=(KEY,), detail={"stage": "beta-50%"}
+    )
 
 
 async def test_numbers_and_empty_lists_of_a_plan_stay_as_they_were_written(store: Store, empty: Snapshot) -> None:

@@ -225,6 +225,13 @@ class World:
     populations: dict[str, Population]
     seed: int
     generation: str = "v3"
+    blocks: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+
+    @property
+    def planned(self) -> Release:
+        """The release that is planned, and un-released already from its blocks, and to its limits."""
+        return replace(actions.plan(None, self.plan, 0), blocks=self.blocks, only=self.only)
 
     @cached_property
     def evaluators(self) -> dict[str, Any]:
@@ -291,7 +298,9 @@ def worlds(draw: st.DrawFn, *, apart: bool = True) -> World:
     groups = draw(populations())
     named = tuple(groups)[: draw(st.integers(1, len(groups)))]
     plan = check_plan(draw(plan_documents(named, apart=apart, gated=False)))
-    return World(plan, groups, draw(st.integers(0, 2**32)), draw(st.sampled_from(("v3", "v3", "v3", "v2"))))
+    some = st.sampled_from(((), (), tuple(groups)[:1], tuple(groups)[:2], tuple(groups)[-2:]))
+    generation = draw(st.sampled_from(("v3", "v3", "v3", "v2")))
+    return World(plan, groups, draw(st.integers(0, 2**32)), generation, *(tuple(sorted(draw(some))) for _ in range(2)))
 
 
 # -- actions -------------------------------------------------------------------------------------------------
@@ -352,7 +361,7 @@ def act(release: Release, step: Step, names: Sequence[str]) -> Release | None:
 
 def walk(world: World, steps: Sequence[Step]) -> list[tuple[str, Release, Release]]:
     """The actions that were taken, each with the release before and after."""
-    release = actions.plan(None, world.plan, 0)
+    release = world.planned
     taken = []
     for step in steps:
         after = act(release, step, tuple(world.populations))
@@ -365,4 +374,4 @@ def walk(world: World, steps: Sequence[Step]) -> list[tuple[str, Release, Releas
 def standing(world: World, steps: Sequence[Step]) -> Release:
     """Where the actions lead to."""
     taken = walk(world, steps)
-    return taken[-1][2] if taken else actions.plan(None, world.plan, 0)
+    return taken[-1][2] if taken else world.planned

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from flagrelay.cli.output import clock, one_line, print_table
-from flagrelay.control.history import HistoryEntry
+from flagrelay.store.history import HistoryEntry
 
 MAX_SHOWN = 5
 """Names that a line shows."""

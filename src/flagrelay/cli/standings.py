@@ -10,11 +10,11 @@ from rich.text import Text
 from flagrelay.cli.asking import show_effect
 from flagrelay.cli.histories import show_entries
 from flagrelay.cli.output import clock, one_line, print_table
-from flagrelay.control.history import HistoryEntry
 from flagrelay.control.reach import Reach, StageReach
 from flagrelay.control.releases import Acted, ReleaseAnswer
 from flagrelay.release.duration import format_duration
 from flagrelay.release.plan import Mix, Plan
+from flagrelay.store.history import HistoryEntry
 
 REACHED, OPEN = "█", "░"
 BLOCK = 3

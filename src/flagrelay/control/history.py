@@ -1,40 +1,20 @@
 """Who did what and why."""
 
 from collections.abc import AsyncIterator
-from typing import Annotated, Any
+from typing import Annotated
 
-from msgspec import Meta, Struct
+from msgspec import Meta
 
 from flagrelay.control.answers import Key, Request
 from flagrelay.control.session import Session
 from flagrelay.release.duration import parse_duration
-from flagrelay.store.history import Entry, read_actions, read_history
+from flagrelay.store.history import HistoryEntry, read_actions, read_history
 from flagrelay.store.reading import read_clock
 
 MAX_ENTRIES = 100_000
 
 Since = Annotated[str, Meta(max_length=100, description="Not older than this: 90s, 30m, 1h, 1d12h")]
 Limit = Annotated[int, Meta(ge=1, le=MAX_ENTRIES, description="How many, at most; the newest")]
-
-
-class HistoryEntry(Struct, kw_only=True):
-    """Something that was done: at which revision, when (µs), what, by whom and why.
-
-    `flags`, `populations` and `deleted` (flags) name what it touched, or the first thousand of that; `left_out` says
-    how many more there were. `detail` is what else is known of an action on a release, or of a kill.
-    """
-
-    revision: int
-    at: int
-    action: str
-    actor: str
-    reason: str
-    urgent: bool
-    flags: list[str]
-    populations: list[str]
-    deleted: list[str]
-    left_out: int
-    detail: dict[str, Any] | None
 
 
 class GetHistory(Request, kw_only=True):
@@ -60,18 +40,18 @@ async def get_history(session: Session, request: GetHistory) -> list[HistoryEntr
         now = await read_clock(session.store, session.environment)
         since = now - parse_duration("history", "since", request.since) * 1_000_000
     found = read_history(session.store, session.environment, since=since)
-    return [_shown(entry) async for entry in _first(found, request.limit, flag=request.flag, actor=request.actor)]
+    return [entry async for entry in _first(found, request.limit, flag=request.flag, actor=request.actor)]
 
 
 async def get_release_history(session: Session, request: GetReleaseHistory) -> list[HistoryEntry]:
     """List every action on a flag's release, and every kill, newest first, however long ago."""
     found = read_actions(session.store, session.environment, request.key)
-    return [_shown(entry) async for entry in _first(found, request.limit)]
+    return [entry async for entry in _first(found, request.limit)]
 
 
 async def _first(
-    entries: AsyncIterator[Entry], most: int, *, flag: str | None = None, actor: str | None = None
-) -> AsyncIterator[Entry]:
+    entries: AsyncIterator[HistoryEntry], most: int, *, flag: str | None = None, actor: str | None = None
+) -> AsyncIterator[HistoryEntry]:
     left = most
     async for entry in entries:
         if (flag is None or flag in entry.flags) and (actor is None or actor == entry.actor):
@@ -79,19 +59,3 @@ async def _first(
             left -= 1
             if not left:
                 return
-
-
-def _shown(entry: Entry) -> HistoryEntry:
-    return HistoryEntry(
-        revision=entry.revision,
-        at=entry.at,
-        action=entry.action,
-        actor=entry.actor,
-        reason=entry.reason,
-        urgent=entry.urgent,
-        flags=list(entry.flags),
-        populations=list(entry.populations),
-        deleted=list(entry.deleted),
-        left_out=entry.left_out,
-        detail=entry.detail,
-    )

@@ -17,7 +17,7 @@ from flagrelay.flags.definition import FlagSet
 from flagrelay.flags.equality import same
 from flagrelay.release.population import references
 from flagrelay.release.standing import DARK
-from flagrelay.store.history import Entry
+from flagrelay.store.history import HistoryEntry
 from flagrelay.store.reading import FlagEntry, State
 
 OURS = ("sync", "import")
@@ -57,11 +57,11 @@ class Past:
         last: the newest change of a flag, as far back as history goes; of one that is no more, too.
     """
 
-    taken: Mapping[str, Entry] = field(default_factory=dict)
-    last: Mapping[str, Entry] = field(default_factory=dict)
+    taken: Mapping[str, HistoryEntry] = field(default_factory=dict)
+    last: Mapping[str, HistoryEntry] = field(default_factory=dict)
 
 
-def takes(entry: Entry) -> bool | None:
+def takes(entry: HistoryEntry) -> bool | None:
     """Whether an action on a release takes something away; None where it is neutral."""
     detail = entry.detail or {}
     withheld = bool(detail.get("blocks") or detail.get("only")) or detail.get("from_stage") == DARK
@@ -207,5 +207,5 @@ class Comparison:
 _NAMED = ("flag", "population")
 
 
-def _by(entry: Entry) -> str:
+def _by(entry: HistoryEntry) -> str:
     return f"by {entry.actor or 'unknown'} at {moment(entry.at)} ({entry.reason or 'no reason'})"

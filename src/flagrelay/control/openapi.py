@@ -185,7 +185,8 @@ def _schemas() -> Document:
     _, schemas = schema_components(types, ref_template=REF)
     for schema in schemas.values():
         schema["description"] = inspect.cleandoc(schema["description"])
-    return schemas
+    plain: Document = json.loads(json.dumps(schemas))  # defaults that are tuples are lists, to whoever reads this
+    return plain
 
 
 def _kept(schemas: Document) -> Document:

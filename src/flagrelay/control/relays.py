@@ -5,7 +5,7 @@ from typing import Annotated
 from msgspec import Meta, Struct, convert
 
 from flagrelay.control.answers import Request, Revision
-from flagrelay.control.proof import prove
+from flagrelay.control.proof import Standing, prove
 from flagrelay.control.session import Session
 from flagrelay.errors import RelayMissing
 from flagrelay.store.reading import read_position
@@ -15,24 +15,6 @@ from flagrelay.store.writing import Written
 MAX_WAIT = 60
 
 
-class RelayReport(Struct, kw_only=True):
-    """What one relay process said last: see docs/operations.md. `seen` and `now` are Redis's time, in microseconds."""
-
-    relay: str
-    worker: int
-    workers: int
-    epoch: str
-    revision: int
-    source: str
-    streams: int
-    written: int
-    lagging: int
-    ms: float | None
-    interval: float
-    instance: str
-    seen: int
-
-
 class RelayReports(Struct, kw_only=True):
     """What all relays said last, as of `now`; and where the environment stands."""
 
@@ -40,7 +22,7 @@ class RelayReports(Struct, kw_only=True):
     epoch: str
     revision: int
     now: int
-    reports: list[RelayReport]
+    reports: list[Report]
 
 
 class ListRelays(Request):
@@ -56,21 +38,6 @@ class ProveChange(Request, kw_only=True):
     wait: Annotated[float, Meta(ge=0, le=MAX_WAIT)] = 0.0
 
 
-class RelayStanding(Struct, kw_only=True):
-    """Where one relay stands to a change: `done`, `behind` or `silent`, and `why`."""
-
-    relay: str
-    state: str
-    why: str
-    revision: int
-    streams: int
-    written: int
-    lagging: int
-    ms: float | None
-    age: float
-    missing: list[int]
-
-
 class ProofAnswer(Struct, kw_only=True):
     """Who has a change; `complete` where every relay has. `ms` and `waited` are milliseconds."""
 
@@ -80,7 +47,7 @@ class ProofAnswer(Struct, kw_only=True):
     at: int
     waited: float
     error: str
-    relays: list[RelayStanding]
+    relays: list[Standing]
 
 
 class ForgetRelay(Request, kw_only=True):
@@ -123,7 +90,4 @@ async def forget_relay(session: Session, request: ForgetRelay) -> Forgotten:
 
 def reports_of(answer: RelayReports) -> Reports:
     """The reports that an answer tells of."""
-    names = RelayReport.__struct_fields__
-    return Reports(
-        answer.now, tuple(Report(**{name: getattr(each, name) for name in names}) for each in answer.reports)
-    )
+    return Reports(answer.now, tuple(answer.reports))

@@ -12,7 +12,7 @@ from flagrelay.control.session import Session
 from flagrelay.errors import Conflict
 from flagrelay.flags.definition import check_flag_set
 from flagrelay.release.population import references
-from flagrelay.store.history import Entry, read_actions, read_history
+from flagrelay.store.history import HistoryEntry, read_actions, read_history
 from flagrelay.store.reading import State, read_state
 from flagrelay.store.writing import write_change
 
@@ -85,9 +85,9 @@ async def _read_past(session: Session, state: State, plan: Plan) -> Past:
     return Past(taken, await _read_last(session, state, plan.flags.keys()))
 
 
-async def _read_taken(session: Session, state: State, keys: Collection[str]) -> dict[str, Entry]:
+async def _read_taken(session: Session, state: State, keys: Collection[str]) -> dict[str, HistoryEntry]:
     """The actions that took flags away, of those that nothing has given back, or written otherwise, since."""
-    taken: dict[str, Entry] = {}
+    taken: dict[str, HistoryEntry] = {}
     left, seen = set(keys), set[str]()
     if not left:
         return taken
@@ -109,9 +109,9 @@ async def _read_taken(session: Session, state: State, keys: Collection[str]) -> 
     return taken
 
 
-async def _read_last(session: Session, state: State, keys: Collection[str]) -> dict[str, Entry]:
+async def _read_last(session: Session, state: State, keys: Collection[str]) -> dict[str, HistoryEntry]:
     """The newest change of each flag, as far back as history goes; of one that is no more, too."""
-    last: dict[str, Entry] = {}
+    last: dict[str, HistoryEntry] = {}
     there: dict[int, list[str]] = {}
     for key in state.flags.keys() & keys:
         there.setdefault(state.flags[key].revision, []).append(key)

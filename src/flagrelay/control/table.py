@@ -21,6 +21,7 @@ from flagrelay.control.releases import (
     Unrelease,
 )
 from flagrelay.control.session import Session
+from flagrelay.store.history import HistoryEntry
 
 Run = Callable[[Session, Any], Awaitable[Any]]
 
@@ -74,7 +75,7 @@ RELEASE_HISTORY = _operation(
     "GET",
     "/release-history/{key}",
     history.GetReleaseHistory,
-    list[history.HistoryEntry],
+    list[HistoryEntry],
     history.get_release_history,
 )
 
@@ -120,9 +121,7 @@ MEMBERS = _operation(
     counts=True,
 )
 
-HISTORY = _operation(
-    "history.list", "GET", "/history", history.GetHistory, list[history.HistoryEntry], history.get_history
-)
+HISTORY = _operation("history.list", "GET", "/history", history.GetHistory, list[HistoryEntry], history.get_history)
 
 LIST_RELAYS = _operation("relays.list", "GET", "/relays", relays.ListRelays, relays.RelayReports, relays.list_relays)
 PROVE = _operation("relays.proof", "GET", "/proof", relays.ProveChange, relays.ProofAnswer, relays.prove_change)

@@ -24,7 +24,7 @@ def plan(release: Release | None, wanted: Plan, now: int) -> Release:
     state = transition(wanted.flag, release.state, Action.PLAN)
     if release.state is not State.PLANNED:
         _refuse_another(release, wanted)
-    kept = {stage.name for stage in wanted.stages}
+    kept = {stage.name for stage in wanted.stages if stage in release.plan.stages}  # nobody agreed to another one
     approvals = {name: people for name, people in release.approvals.items() if name in kept}
     return _next(release, state, plan=wanted, approvals=approvals)
 
@@ -198,9 +198,10 @@ def _enter(release: Release, state: State, stage: str | None, *, now: int, actor
         cause = f'stage "{stage}" is reached already: the release is at stage "{release.stage_name}"'
         raise ActionRefused(release.flag, "advance", cause, "retreat")
     if release.stage and not force:
-        left = release.stage.minimum - (now - release.since) / 1e6
+        lasts = max(0.0, (now - release.since) / 1e6)  # a clock may have been set back
+        left = release.stage.minimum - lasts
         if left > 0:
-            lasted = format_duration((now - release.since) / 1e6)
+            lasted = format_duration(lasts)
             least = format_duration(release.stage.minimum)
             raise TooEarly(release.flag, release.stage.name, lasted, least, format_duration(left))
     for each in stages[release.position : position]:

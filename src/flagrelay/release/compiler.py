@@ -22,6 +22,9 @@ STAGE, REVISION = "releaseStage", "releaseRevision"
 
 KEY: Rule = {"var": "targetingKey"}
 
+KEY_OR_NOTHING: Rule = {"var": ["targetingKey", ""]}
+"""For `cat`, which writes null in one evaluator as nothing, and in another as a word."""
+
 
 def compile_release(release: Release, flag: Definition) -> Definition:
     """The definition of a flag whose release stands so.
@@ -31,9 +34,11 @@ def compile_release(release: Release, flag: Definition) -> Definition:
         flag: the definition before: its variants and metadata stay.
     """
     metadata = {name: value for name, value in flag.get("metadata", {}).items() if name not in (STAGE, REVISION)}
+    otherwise = release.plan.baseline
     match release.state:
         case State.FINISHED:
-            rule: Rule = _serve(release, release.plan.released)
+            otherwise = release.plan.released
+            rule: Rule = _serve(release, otherwise)
         case State.ABANDONED:
             rule = _serve(release, release.plan.baseline)
         case _:
@@ -44,7 +49,7 @@ def compile_release(release: Release, flag: Definition) -> Definition:
     definition: dict[str, Any] = {
         "state": "ENABLED",
         "variants": flag["variants"],
-        "defaultVariant": rule if plain else _heaviest(release.plan.baseline),
+        "defaultVariant": rule if plain else _heaviest(otherwise),
     }
     if not plain:
         definition["targeting"] = rule
@@ -109,7 +114,7 @@ def _serve(release: Release, mix: Mix) -> Rule:
     """A variant; or several by weight, by a hash of their own: a growing share moves nobody between them."""
     if len(mix) == 1:
         return next(iter(mix))
-    decides = {"cat": [f"{release.plan.salt or release.flag}/variants:", KEY]}
+    decides = {"cat": [f"{release.plan.salt or release.flag}/variants:", KEY_OR_NOTHING]}
     return {"fractional": [decides, *([name, weight] for name, weight in mix.items())]}
 
 

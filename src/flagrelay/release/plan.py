@@ -23,6 +23,8 @@ MAX_APPROVALS = 10
 _MEMBERS = ("flag", "description", "owner", "salt", "variants", "released", "baseline", "stages")
 _STAGE_MEMBERS = ("name", "population", "percent", "minimum", "approval")
 _NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,100}")
+_KEY = re.compile(rf"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{{1,{MAX_KEY_LENGTH}}}")
+_LONE = re.compile(r"[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,7 @@ def check_plan(document: object) -> Plan:
     """
     members = _object("plan", "", document, _MEMBERS)
     key = members.get("flag")
-    if not isinstance(key, str) or not 1 <= len(key) <= MAX_KEY_LENGTH:
+    if not isinstance(key, str) or not _KEY.fullmatch(key):
         raise DefinitionError("plan", "flag", "should be the key of a flag")
     subject = f'plan of flag "{key:.80}"'
     for name in ("released", "baseline", "stages"):
@@ -194,14 +196,14 @@ def _stages(subject: str, value: object) -> tuple[Stage, ...]:
 def _stage(subject: str, path: str, value: object) -> Stage:
     members = _object(subject, path, value, _STAGE_MEMBERS)
     population = members.get("population")
-    if population is not None and (not isinstance(population, str) or not 1 <= len(population) <= MAX_KEY_LENGTH):
+    if population is not None and not (isinstance(population, str) and _KEY.fullmatch(population)):
         raise DefinitionError(subject, f"{path}.population", "should be the name of a population")
     if population is None and "percent" not in members:
         raise DefinitionError(subject, path, "names neither a population nor a percentage")
     share = _share(subject, f"{path}.percent", members.get("percent", 100))
     some = "" if share == WHOLE and population is not None else f"{_number(share)}%"
     name = members.get("name", "-".join(filter(None, (population, some))))
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
+    if not _is_name(name):
         raise DefinitionError(subject, f"{path}.name", "should be a name of 1 to 100 characters")
     minimum = parse_duration(subject, f"{path}.minimum", members.get("minimum", 0))
     return Stage(name, population, share, minimum, _approval(subject, f"{path}.approval", members.get("approval")))
@@ -223,17 +225,23 @@ def _approval(subject: str, path: str, value: object) -> Approval:
             return Approval(1)
         case int() if 0 < value <= MAX_APPROVALS:
             return Approval(value)
-        case [*people] if people and all(isinstance(each, str) and each.strip() for each in people):
+        case [*people] if people and all(map(_is_name, people)):
             return Approval(1, tuple(dict.fromkeys(map(str, people))))
     raise DefinitionError(subject, path, "should be true, how many others must agree (at most 10), or a list of people")
 
 
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip() and _NAME.fullmatch(value))
+
+
 def _mix(subject: str, path: str, value: object) -> Mix:
-    if isinstance(value, str) and value:
+    if isinstance(value, str) and value and not _LONE.search(value):
         return {value: 1}
     if isinstance(value, dict) and value:
         for name, weight in value.items():
-            if not name or not isinstance(weight, int) or isinstance(weight, bool) or not 0 < weight <= MAX_WEIGHT:
+            if not isinstance(name, str) or not name or _LONE.search(name):
+                raise DefinitionError(subject, path, f"{name!r:.80} is no variant's name: a name is text")
+            if not isinstance(weight, int) or isinstance(weight, bool) or not 0 < weight <= MAX_WEIGHT:
                 cause = f"{weight!r:.80} is no weight: a whole number from 1 to {MAX_WEIGHT}"
                 raise DefinitionError(subject, f"{path}.{name}", cause)
         return value if len(value) > 1 else dict.fromkeys(value, 1)
@@ -245,7 +253,7 @@ def _mix_as_json(mix: Mix) -> str | dict[str, int]:
 
 
 def _text(subject: str, path: str, value: object) -> str:
-    if not isinstance(value, str) or len(value) > MAX_TEXT:
+    if not isinstance(value, str) or len(value) > MAX_TEXT or _LONE.search(value):
         raise DefinitionError(subject, path, f"should be text of at most {MAX_TEXT} characters")
     return value
 

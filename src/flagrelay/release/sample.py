@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flagrelay.flags.snapshot import Snapshot
-from flagrelay.release.plan import Mix
+from flagrelay.release.plan import Mix, Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,12 @@ class Count:
     def moved(self) -> bool:
         """Whether anybody gains or loses."""
         return bool(self.gain or self.lose)
+
+
+def telling(plan: Plan) -> Mix:
+    """The variants that tell who has what is released: those that the baseline does not have too, if there are any."""
+    own = {name: weight for name, weight in plan.released.items() if name not in plan.baseline}
+    return own or plan.released
 
 
 def count(

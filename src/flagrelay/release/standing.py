@@ -87,14 +87,24 @@ def read_release(document: Mapping[str, Any]) -> Release:
             plan=check_plan(document["plan"]),
             state=State(document["state"]),
             position=int(document["position"]),
-            blocks=tuple(map(str, document["blocks"])),
-            only=tuple(map(str, document["only"])),
+            blocks=_texts(document["blocks"]),
+            only=_texts(document["only"]),
             revision=int(document["revision"]),
             since=int(document["since"]),
-            approvals={name: tuple(people) for name, people in document["approvals"].items()},
+            approvals={name: _texts(people) for name, people in document["approvals"].items()},
         )
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise DefinitionError("release", "", f"not as it was stored: {error!r:.200}") from error
     if not 0 <= release.position <= len(release.plan.stages):
         raise DefinitionError("release", "position", "beyond the stages of its plan")
+    if release.position == 0 and release.state in (State.RUNNING, State.FINISHED):
+        raise DefinitionError("release", "position", f"a release that is {release.state} is at a stage")
+    if release.position and release.state in (State.PLANNED, State.WITHDRAWN):
+        raise DefinitionError("release", "position", f"a release that is {release.state} is at no stage")
     return release
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise TypeError(f"{value!r:.80} is no list of texts")
+    return tuple(value)

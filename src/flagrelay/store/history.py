@@ -14,7 +14,7 @@ PAGE = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class HistoryEntry:
     """Something that was done: the revision it made, Redis's time (µs), what, by whom, why.
 
     `flags`, `populations` and `deleted` (flags) name what it touched, or the first thousand of that; `left_out` says
@@ -34,7 +34,7 @@ class Entry:
     detail: dict[str, Any] | None = None
 
 
-async def read_history(store: Store, environment: str, *, since: int = 0) -> AsyncIterator[Entry]:
+async def read_history(store: Store, environment: str, *, since: int = 0) -> AsyncIterator[HistoryEntry]:
     """Every change, newest first, as far back as is kept: about a hundred thousand.
 
     Args:
@@ -52,7 +52,7 @@ async def read_history(store: Store, environment: str, *, since: int = 0) -> Asy
 
 async def read_actions(
     store: Store, environment: str, key: str | None = None, *, since: int = 0
-) -> AsyncIterator[Entry]:
+) -> AsyncIterator[HistoryEntry]:
     """What was done to a flag's release, or to all of them, and kills, newest first; all that ever was.
 
     Raises:
@@ -65,8 +65,8 @@ async def read_actions(
 
 
 async def _newest_first(
-    store: Store, environment: str, stream: str, since: int, parse: Callable[[Any], Entry]
-) -> AsyncIterator[Entry]:
+    store: Store, environment: str, stream: str, since: int, parse: Callable[[Any], HistoryEntry]
+) -> AsyncIterator[HistoryEntry]:
     await read_position(store, environment)
     last, first = "+", str(since // 1000)
     while True:
@@ -84,8 +84,8 @@ async def _newest_first(
         last = f"({page[-1][0].decode()}"
 
 
-def _change(members: Any) -> Entry:  # noqa: ANN401 - whatever stands there
-    return Entry(
+def _change(members: Any) -> HistoryEntry:  # noqa: ANN401 - whatever stands there
+    return HistoryEntry(
         **_head(members),
         urgent=_typed(members["urgent"], bool),
         flags=_names(members["flags"]),
@@ -95,9 +95,9 @@ def _change(members: Any) -> Entry:  # noqa: ANN401 - whatever stands there
     )
 
 
-def _action(members: Any) -> Entry:  # noqa: ANN401 - whatever stands there
+def _action(members: Any) -> HistoryEntry:  # noqa: ANN401 - whatever stands there
     flags = (_typed(members["flag"], str),)
-    return Entry(**_head(members), flags=flags, detail=_typed(members["detail"], dict))
+    return HistoryEntry(**_head(members), flags=flags, detail=_typed(members["detail"], dict))
 
 
 def _head(members: Any) -> dict[str, Any]:  # noqa: ANN401 - whatever stands there
