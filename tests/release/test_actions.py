@@ -412,25 +412,43 @@ def test_what_was_not_unreleased_is_not_restored(blocked: list[str], to: str | N
 
 
 def test_a_release_that_everybody_has_is_finished() -> None:
-    done = actions.finish(release(5))
+    done = actions.finish(release(5), actor="finisher")
     assert (done.state, done.revision) == (State.FINISHED, 3)
     with pytest.raises(ActionUnfit, match=r"finish: .* is planned"):
-        actions.finish(release(), force=True)
+        actions.finish(release(), actor="finisher", force=True)
 
 
 def test_a_release_that_not_everybody_has_is_finished_by_force() -> None:
     with pytest.raises(ActionRefused) as raised:
-        actions.finish(release(4))
+        actions.finish(release(4), actor="finisher")
     cause = 'finish: it is at stage "canary", and not with everybody: advance first, or say --force'
     assert refused(raised.value) == (cause, "advance")
-    assert actions.finish(release(4), force=True).state is State.FINISHED
+    assert actions.finish(release(4), actor="finisher", force=True).state is State.FINISHED
+
+
+def test_force_finishes_over_stages_and_not_over_what_others_must_agree_to() -> None:
+    at = release(1, [{"population": "beta"}, {"percent": 10, "approval": True}, {"percent": 100}])
+    with pytest.raises(ApprovalMissing, match=r'stage "10%" .* must be approved by another person'):
+        actions.finish(at, actor="ada", force=True)
+    agreed = actions.approve(at, "10%", "grace")
+    assert actions.finish(agreed, actor="ada", force=True).state is State.FINISHED
+    with pytest.raises(ApprovalMissing):
+        actions.finish(agreed, actor="grace", force=True)
+
+
+def test_a_release_is_limited_to_so_many_populations() -> None:
+    at = release(5)
+    for number in range(actions.MAX_BLOCKS):
+        at = actions.unrelease(at, [], f"p{number}", now=0)
+    with pytest.raises(ActionRefused, match="it has 50 limits, which is the most"):
+        actions.unrelease(at, [], "one more", now=0)
 
 
 @pytest.mark.parametrize("force", [False, True])
 def test_what_somebody_unreleased_is_not_released_by_a_finish(*, force: bool) -> None:
     at = actions.unrelease(actions.unrelease(release(5), ["beta"], None, now=0), [], "acme", now=0)
     with pytest.raises(ActionRefused) as raised:
-        actions.finish(at, force=force)
+        actions.finish(at, actor="finisher", force=force)
     cause = "finish: it is un-released from beta, all but acme: restore them first (or abandon the release)"
     assert refused(raised.value) == (cause, "restore")
 
@@ -547,7 +565,7 @@ def test_unreleasing_to_somewhere_only_takes_away_and_whoever_keeps_it_is_inside
         assert is_exposed(kept, person)
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(worlds(), STEPS)
 def test_each_action_that_changes_something_is_one_revision_more_and_one_that_is_refused_none(
     world: World, steps: list[Step]

@@ -134,7 +134,7 @@ def test_the_default_is_what_most_would_have_anyway() -> None:
     assert compile_release(release(at=1, baseline=mix), FLAG)["defaultVariant"] == "blue"
     running = release(at=5, released=mix)
     assert compile_release(running, FLAG)["defaultVariant"] == "off"
-    assert compile_release(actions.finish(running), FLAG)["defaultVariant"] == "blue"
+    assert compile_release(actions.finish(running, actor="finisher"), FLAG)["defaultVariant"] == "blue"
 
 
 def test_metadata_says_where_a_release_stands_and_keeps_what_else_there_is() -> None:
@@ -166,7 +166,7 @@ def test_everybody_has_after_each_action_what_a_model_says(world: World, steps: 
         assert world.variants(after, people) == expected, action
 
 
-@settings(max_examples=80)
+@settings(max_examples=60)
 @given(worlds(apart=False), STEPS, st.sampled_from(("finish", "abandon", "detach", "")))
 def test_what_is_compiled_is_a_flag_the_same_each_time_and_as_short_as_that_goes(
     world: World, steps: list[Step], end: str
@@ -187,7 +187,7 @@ def test_what_is_compiled_is_a_flag_the_same_each_time_and_as_short_as_that_goes
         assert ("targeting" in definition) is not plain
     last = standing(world, steps)
     if end == "finish" and last.state is State.RUNNING and not (last.blocks or last.only):
-        last = actions.finish(last, force=True)
+        last = actions.finish(last, actor="finisher", force=True)
     elif end in ("abandon", "detach"):
         last = getattr(actions, end)(last)
     ended = compile_release(last, definition)
@@ -203,7 +203,7 @@ def test_finish_abandon_and_detach_leave_plain_flags(world: World, steps: list[S
     before = compile_release(last, FLAG)
     ends = [actions.abandon(last), actions.detach(last)]
     if last.state is State.RUNNING and not (last.blocks or last.only):
-        ends.append(actions.finish(last, force=True))
+        ends.append(actions.finish(last, actor="finisher", force=True))
     for ended in ends:
         definition = compile_release(ended, before)
         assert definition["metadata"] == {"owner": "ada"}
@@ -224,7 +224,7 @@ def test_a_finished_release_moves_nobody_who_had_it_to_another_variant(world: Wo
     people = world.people(100)
     number = min(stage, len(world.plan.stages))
     last = actions.start(actions.plan(None, world.plan, 0), str(number), now=0, actor="ada")
-    had, has = world.variants(last, people), world.variants(actions.finish(last, force=True), people)
+    had, has = world.variants(last, people), world.variants(actions.finish(last, actor="finisher", force=True), people)
     for person, before, after in zip(people, had, has, strict=True):
         assert before == after or not is_exposed(last, person)
 

@@ -78,7 +78,7 @@ def test_what_is_withheld_says_why() -> None:
 
 
 def test_an_end_exposes_everybody_or_nobody_or_the_same() -> None:
-    assert set(shown(actions.finish(release(2), force=True)).values()) == {"all"}
+    assert set(shown(actions.finish(release(2), actor="finisher", force=True)).values()) == {"all"}
     assert set(shown(actions.abandon(release(2))).values()) == {"none"}
     assert shown(actions.detach(release(2))) == shown(release(2))
 
@@ -89,7 +89,7 @@ def test_a_shift_says_who_gains_and_who_loses() -> None:
     assert changes(release(1), release(3)) == ["+ beta: none → 50 %", "+ everybody: none → 12.5 %"]
     assert changes(release(3), release(2)) == ["- everybody: 12.5 % → none"]
     assert changes(release(2), release(2)) == []
-    assert changes(release(5), actions.finish(release(5))) == []
+    assert changes(release(5), actions.finish(release(5), actor="finisher")) == []
     assert changes(release(2), actions.abandon(release(2))) == ["- dev-team: all → none", "- beta: 50 % → none"]
 
 

@@ -75,7 +75,7 @@ def test_a_plan_says_what_goes_without_saying_no_more() -> None:
     }
 
 
-@settings(max_examples=120)
+@settings(max_examples=80)
 @given(plan_documents(), st.sampled_from(("yaml", "json")))
 def test_a_plan_is_read_back_from_a_file_as_it_was(document: dict[str, Any], form: str) -> None:
     read = check_plan(document)
@@ -219,7 +219,7 @@ JUNK: Any = st.recursive(
 )
 
 
-@settings(max_examples=120)
+@settings(max_examples=80)
 @given(plan_documents(), st.data())
 def test_a_plan_with_junk_in_it_is_refused_or_read_and_never_crashes(document: dict[str, Any], data: Any) -> None:
     target = data.draw(st.sampled_from([document, *document["stages"]]))

@@ -27,7 +27,7 @@ def running() -> Release:
     return actions.unrelease(approved, ["acme", "beta"], "eu", now=8)
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(worlds(apart=False), STEPS)
 def test_a_release_is_read_back_as_it_was(world: World, steps: list[Step]) -> None:
     for _, _, after in walk(world, steps):

@@ -14,8 +14,9 @@ async def test_it_says_how_the_relay_and_each_environment_stand(world: World, tm
         await world.tick(1)
         await relay.at(4)
         async with stream(relay.port, await relay.secret()):
-            await until((tmp_path / "state" / "production.snapshot").exists, "it is kept")
-            await until((tmp_path / "state" / "access.keys").exists, "the keys are kept")
+            kept = relay.context.state_dir
+            assert kept
+            await until(lambda: len(kept.written_at) == 2, "snapshot and keys are kept")
             answer = await ask(relay.port, "/statusz")
         assert answer.status == 200
         status = answer.json

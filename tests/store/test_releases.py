@@ -509,7 +509,7 @@ ACTS: list[Callable[[Release], Release]] = [
     lambda release: actions.unrelease(release, ["beta"], None, now=1),
     lambda release: actions.unrelease(release, [], "eu", now=1),
     lambda release: actions.restore(release, (*release.blocks, *release.only, "beta")[0]),
-    lambda release: actions.finish(release, force=True),
+    lambda release: actions.finish(release, actor="ada", force=True),
     actions.abandon,
     actions.detach,
 ]

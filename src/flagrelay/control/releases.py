@@ -305,7 +305,7 @@ async def finish(session: Session, request: Finish) -> Acted:
     """End a release with everybody having it: the flag is plain again, and the plan is kept in its history."""
 
     def finished(release: Release, _now: int) -> Release:
-        return actions.finish(release, force=request.force)
+        return actions.finish(release, actor=session.actor, force=request.force)
 
     return await _act(session, request, _Action("finish", finished, request.reason))
 

@@ -1,16 +1,16 @@
 """Each action on a release, from one standing to the next. Nothing here writes, or knows the time by itself."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from flagrelay.errors import ActionRefused, ApprovalMissing, DefinitionError, TooEarly
 from flagrelay.release.duration import format_duration
-from flagrelay.release.plan import WHOLE, Plan
+from flagrelay.release.plan import WHOLE, Plan, Stage
 from flagrelay.release.standing import Release
 from flagrelay.release.states import Action, State, transition
 
 MAX_BLOCKS = 50
-"""Populations that one release may be taken back from."""
+"""Populations that one release may be taken back from, and that it may be limited to."""
 
 
 def plan(release: Release | None, wanted: Plan, now: int) -> Release:
@@ -110,6 +110,8 @@ def unrelease(release: Release, blocked: Collection[str], to: str | None, *, now
     position = _stage_for(release.plan, to)
     if position is None:
         only = tuple(sorted({*release.only, to}))
+        if len(only) > MAX_BLOCKS:
+            raise ActionRefused(release.flag, "unrelease", f"it has {MAX_BLOCKS} limits, which is the most", "retreat")
         return changed if only == release.only else _next(changed, state, only=only, revision=release.revision)
     return _back(changed, position, now, release.revision) if position < release.position else changed
 
@@ -132,12 +134,13 @@ def restore(release: Release, population: str) -> Release:
     raise ActionRefused(release.flag, "restore", cause, "advance")
 
 
-def finish(release: Release, *, force: bool = False) -> Release:
+def finish(release: Release, *, actor: str, force: bool = False) -> Release:
     """End it: the flag serves everybody what was released.
 
     Raises:
         ActionUnfit: it is at no stage.
         ActionRefused: it has not reached everybody, and `force` is not said; or somebody is un-released.
+        ApprovalMissing: a stage that it has not reached takes an approval.
     """
     state = transition(release.flag, release.state, Action.FINISH)
     if release.blocks or release.only:
@@ -147,6 +150,7 @@ def finish(release: Release, *, force: bool = False) -> Release:
     if not force and not any(stage.population is None and stage.share == WHOLE for stage in release.reached):
         cause = f'it is at stage "{release.stage_name}", and not with everybody: advance first, or say --force'
         raise ActionRefused(release.flag, "finish", cause, "advance")
+    _check_approvals(release, release.plan.stages[release.position :], actor)
     return _next(release, state)
 
 
@@ -204,11 +208,16 @@ def _enter(release: Release, state: State, stage: str | None, *, now: int, actor
             lasted = format_duration(lasts)
             least = format_duration(release.stage.minimum)
             raise TooEarly(release.flag, release.stage.name, lasted, least, format_duration(left))
-    for each in stages[release.position : position]:
+    _check_approvals(release, stages[release.position : position], actor)
+    return _next(release, state, position=position, since=now)
+
+
+def _check_approvals(release: Release, stages: Iterable[Stage], actor: str) -> None:
+    """Refuse to enter stages to which too few others have agreed."""
+    for each in stages:
         others = [person for person in release.approvals.get(each.name, ()) if person != actor]
         if len(others) < each.approval.count:
             raise ApprovalMissing(release.flag, each.name, str(each.approval), _names(others))
-    return _next(release, state, position=position, since=now)
 
 
 def _back(release: Release, position: int, now: int, revision: int | None = None) -> Release:
