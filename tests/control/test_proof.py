@@ -315,3 +315,12 @@ async def test_a_redis_that_says_nothing_is_not_waited_for_longer_than_that() ->
     async with asyncio.timeout(20):
         proof = await prove(read, WRITTEN, within=0.05)
     assert proof.error == "there was no answer in time"
+
+
+async def test_one_look_is_had_however_short_the_wait_and_slow_the_answer() -> None:
+    async def read() -> Reports:
+        await asyncio.sleep(0.05)
+        return Reports(NOW, (report("a", 18),))
+
+    proof = await prove(read, WRITTEN, within=0)
+    assert (proof.error, proof.complete) == ("", True)

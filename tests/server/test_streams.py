@@ -99,11 +99,11 @@ async def test_a_change_comes_as_one_patch_with_the_time_that_redis_gave_it(rela
 async def test_who_made_a_change_and_why_stays_in_the_relay(relay: RunningRelay, world: World) -> None:
     async with stream(relay.port, await relay.secret()) as opened:
         await opened.event("put")
-        await kill_flag(world.store, ENVIRONMENT, "flag", actor="ada@example.com", reason="secret incident 4711")
+        await kill_flag(world.store, ENVIRONMENT, "flag", actor="ada@example.com", reason="secret incident")
         event = await opened.event("patch")
         assert json.loads(event.data)["flags"]["flag"] == definition(0) | {"state": "DISABLED"}
         assert b"ada@example.com" not in opened.content
-        assert b"4711" not in opened.content
+        assert b"incident" not in opened.content
 
 
 async def test_definitions_arrive_as_they_were_written(relay: RunningRelay, world: World) -> None:
