@@ -114,7 +114,11 @@ async def test_numbers_and_empty_lists_of_a_plan_stay_as_they_were_written(store
 @pytest.mark.parametrize("end", ["finish", "abandon", "detach"])
 async def test_at_its_end_a_release_is_forgotten_and_the_flag_is_plain(store: Store, empty: Snapshot, end: str) -> None:
     release = await started(store, 4)
-    ends = {"finish": partial(actions.finish, actor="ada"), "abandon": actions.abandon, "detach": actions.detach}
+    ends: dict[str, Callable[[Release], Release]] = {
+        "finish": partial(actions.finish, actor="ada"),
+        "abandon": actions.abandon,
+        "detach": actions.detach,
+    }
     ended = ends[end](release)
     await write_standing(store, ended, action=end)
     assert await read_flag_release(store, ENVIRONMENT, KEY) == (FlagEntry(KEY, 4, compile_release(ended, BASE)), None)

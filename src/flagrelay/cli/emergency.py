@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-import aiohttp
 import click
 
 from flagrelay.cli.options import Command, checked_text
@@ -53,6 +52,8 @@ def on_relays(
     urls: Sequence[str], admin_key: str, ask: Callable[[str], Awaitable[Mapping[str, Any]]], *, needs_key: bool = True
 ) -> Outcomes:
     """Ask several relays at once: one that is away keeps none of the others waiting."""
+    import aiohttp  # noqa: PLC0415 - a kill in Redis is not to wait for it
+
     if needs_key and not admin_key:
         raise click.UsageError("--relay takes an access key of kind admin: --admin-key, or FLAGRELAY_ADMIN_KEY.")
 

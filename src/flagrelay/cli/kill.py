@@ -8,7 +8,6 @@ from flagrelay.cli.options import checked_text, json_option, key_argument, who_o
 from flagrelay.cli.proof import wait_option
 from flagrelay.cli.target import Target, target_options
 from flagrelay.control import table
-from flagrelay.sdk.asking import put_kill, withdraw_kill
 
 
 @click.command(
@@ -48,6 +47,8 @@ def kill(
     Exits with 0, or with 3 where it is done, and not every relay has it within --wait.
     """
     if relays:
+        from flagrelay.sdk.asking import put_kill  # noqa: PLC0415 - a kill in Redis is not to wait for it
+
         admin_key, actor = target.admin_key, target.actor
         outcomes = on_relays(
             relays, admin_key, lambda url: put_kill(url, admin_key, key, to=to, actor=actor, reason=reason)
@@ -82,6 +83,8 @@ def revive(
     Exits with 0, or with 3 where it is done, and not every relay has it within --wait.
     """
     if relays:
+        from flagrelay.sdk.asking import withdraw_kill  # noqa: PLC0415 - as above
+
         outcomes = on_relays(relays, target.admin_key, lambda url: withdraw_kill(url, target.admin_key, key))
         show_outcomes(outcomes, f'flag "{key}" is what Redis says', as_json=as_json)
         return

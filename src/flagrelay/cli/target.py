@@ -5,24 +5,15 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
-from urllib.parse import quote
 
-import aiohttp
 import click
-import msgspec
-import orjson
 
 from flagrelay.cli.emergency import admin_key_option
-from flagrelay.cli.options import Command, env_option, redis_options, replicas_option, with_store
-from flagrelay.control.operation import BASE, Operation, perform, request_of
+from flagrelay.cli.options import REDIS, Command, env_option, redis_options, replicas_option, with_store
+from flagrelay.control.operation import Operation, perform
 from flagrelay.control.session import Session
-from flagrelay.errors import FlagrelayError, InputError, StreamError
-from flagrelay.sdk.stream import refusal_of
 from flagrelay.store.connection import Store
 from flagrelay.store.replicas import replicated
-
-ANSWER_TIMEOUT = 90.0
-"""Seconds that a relay has to answer; one that waits for a proof takes its time."""
 
 Perform = Callable[..., Awaitable[Any]]
 """Does an operation: `await perform(OPERATION, member=value, …)` gives its answer."""
@@ -70,16 +61,15 @@ class Target:
         return self.run(once)
 
     async def _over_http(self, body: Callable[[Perform], Awaitable[Any]]) -> Any:
+        # Nobody who asks Redis is to wait until an HTTP client is imported, least of all with a kill.
+        from flagrelay.cli.over_http import over_http  # noqa: PLC0415
+
         if not self.admin_key:
             raise click.UsageError("--url takes an access key of kind admin: --admin-key, or FLAGRELAY_ADMIN_KEY.")
         if self.replicas:
             raise click.UsageError("--replicas is for writes to Redis, and not for --url.")
-        headers = {"authorization": f"Bearer {self.admin_key}", "accept": "application/json"}
-        if self.environment is not None:
-            headers["flagrelay-environment"] = self.environment  # a key of another one is refused
-        timeout = aiohttp.ClientTimeout(total=ANSWER_TIMEOUT)
-        async with aiohttp.ClientSession(headers=headers, timeout=timeout) as http:
-            return await body(partial(_ask, http, self.url.rstrip("/")))
+        async with over_http(self.url, self.admin_key, self.environment) as perform:
+            return await body(perform)
 
 
 def target_options(*, replicas: bool = False) -> Callable[[Command], Command]:
@@ -99,7 +89,7 @@ def target_options(*, replicas: bool = False) -> Callable[[Command], Command]:
         )
         @env_option(required=False)
         def with_target(*args: Any, environment: str | None, url: str, admin_key: str, **options: Any) -> Any:
-            redis = {name: options.pop(name) for name in REDIS_NAMES}
+            redis = {name: options.pop(name) for name in REDIS}
             target = Target(environment, url, admin_key, options.get("actor", ""), options.pop("replicas", 0), redis)
             options.pop("actor", None)
             return command(*args, target=target, **options)
@@ -112,9 +102,6 @@ def target_options(*, replicas: bool = False) -> Callable[[Command], Command]:
     return add
 
 
-REDIS_NAMES = ("redis_url", "redis_sentinels", "redis_sentinel_master", "redis_cluster", "prefix")
-
-
 def _url(_ctx: click.Context, _param: click.Parameter, url: str) -> str:
     if url and not url.startswith(("http://", "https://")):
         raise click.BadParameter(f"{url!r} is no URL of a relay: it begins with http:// or https://")
@@ -123,60 +110,3 @@ def _url(_ctx: click.Context, _param: click.Parameter, url: str) -> str:
 
 async def _replicated(replicas: int, store: Store, write: Callable[[Store], Awaitable[Any]]) -> Any:
     return await replicated(replicas, write)(store)
-
-
-async def _ask(http: aiohttp.ClientSession, url: str, operation: Operation[Any, Any], **members: Any) -> Any:
-    """The same over HTTP."""
-    rest = msgspec.to_builtins(request_of(operation, members))
-    rest = {name: value for name, value in rest.items() if name in members and members[name] is not None}
-    revision = rest.pop("if_revision", None)
-    headers = {} if revision is None else _precondition(revision)
-    path = operation.path.format(**{name: _in_path(str(rest.pop(name))) for name in operation.path_members})
-    query = {} if operation.has_body else {name: str(value) for name, value in rest.items()}
-    body = orjson.dumps(rest) if operation.has_body else None
-    if body is not None:
-        headers["content-type"] = "application/json"
-    asked = http.request(
-        operation.method, url + BASE + path, params=_lowered(query), data=body, headers=headers, allow_redirects=False
-    )
-    try:
-        async with asked as response:
-            data = await response.read()
-            if response.ok:
-                return msgspec.json.decode(data, type=operation.answer)
-            raise _error(url, response, data)
-    except TimeoutError:
-        raise StreamError(f"{url} does not answer within {ANSWER_TIMEOUT:g} s") from None
-    except aiohttp.ClientError as error:
-        raise StreamError(f"{url} cannot be reached: {error}") from error
-    except msgspec.DecodeError as error:
-        raise StreamError(f"{url} answers with something that is no answer of flagrelay's: {error}") from error
-
-
-def _in_path(name: str) -> str:
-    """A name as a part of a path.
-
-    Raises:
-        InputError: it cannot be one: whoever passes a URL on takes it for a step within the path.
-    """
-    if name in (".", ".."):
-        raise InputError(f'"{name}" cannot be said in a URL: ask Redis, without --url')
-    return quote(name, safe="")
-
-
-def _precondition(revision: int) -> dict[str, str]:
-    return {"if-match": f'"{revision}"'} if revision else {"if-none-match": "*"}
-
-
-def _lowered(query: Mapping[str, str]) -> dict[str, str]:
-    """Booleans as JSON writes them."""
-    return {name: value.lower() if value in ("True", "False") else value for name, value in query.items()}
-
-
-def _error(url: str, response: aiohttp.ClientResponse, data: bytes) -> FlagrelayError:
-    """The sentence that the operation failed with, where it did; else what the relay refuses."""
-    refusal = refusal_of(url, response, data)
-    return FlagrelayError(refusal.details) if refusal.details and response.status in _OPERATION else refusal
-
-
-_OPERATION = (400, 404, 409, 412, 500, 503)

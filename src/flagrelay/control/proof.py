@@ -18,8 +18,8 @@ from flagrelay.store.writing import Written
 FIRST_LOOK, LONGEST_LOOK = 0.002, 0.05
 """Seconds between two looks at the reports: the first pause, and the longest, to which they double."""
 
-FIRST_ANSWER = 1.0
-"""Seconds that the first look has for its answer, however short the wait: it is to tell how things stand."""
+ANSWER = 2.0
+"""Seconds that a look has for its answer, at least, however little is left: it is to tell how things stand."""
 
 State = Literal["done", "behind", "silent"]
 
@@ -215,7 +215,7 @@ class _Wait:
 
     async def _read(self) -> str:
         try:
-            async with asyncio.timeout(max(FIRST_ANSWER if self.last is None else FIRST_LOOK, self.left)):
+            async with asyncio.timeout(max(ANSWER, self.left)):
                 self.reports = await self.read()
         except TimeoutError:
             return "there was no answer in time"

@@ -22,7 +22,6 @@ from flagrelay.relay.pipeline import PipelineOptions
 from flagrelay.relay.relay import Relay
 from flagrelay.relay.reporter import Reporting
 from flagrelay.server import refusals
-from flagrelay.server.admin import admin_routes
 from flagrelay.server.admission import Admission
 from flagrelay.server.context import Context
 from flagrelay.server.cors import Cors
@@ -101,7 +100,7 @@ def create_app(
                 await context.relay.withdraw_reports()
 
     app = Starlette(
-        routes=[*ROUTES, *(admin_routes() if settings.admin_api else ())],
+        routes=[*ROUTES, *(_admin_routes() if settings.admin_api else ())],
         lifespan=lifespan,
         middleware=[Middleware(Admission, paths=STREAMS), Middleware(Cors)],
         exception_handlers={
@@ -113,6 +112,13 @@ def create_app(
     # What is not there is 404, not a redirect to wherever the Host header says.
     app.router.redirect_slashes = False
     return app
+
+
+def _admin_routes() -> list[Route]:
+    """The control API's, which most relays do not have: they need not know what it does, nor how it is described."""
+    from flagrelay.server.admin import admin_routes  # noqa: PLC0415
+
+    return admin_routes()
 
 
 def app_from_environment() -> Starlette:
