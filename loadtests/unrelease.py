@@ -45,6 +45,8 @@ WITHIN = 5.0
 """Seconds that are waited for all relays; with one of them stopped, `STOPPED_WITHIN`."""
 STOPPED_WITHIN = 0.5
 STOPPED_ROUNDS = 10
+QUIET = 0.1
+"""Seconds between two rounds: whoever un-releases has done nothing else just before."""
 
 
 def main() -> None:
@@ -133,6 +135,7 @@ async def _round(session: Session, reports: Callable[[], Any], within: float) ->
     given = await perform(session, RESTORE, key=FLAG, population="beta", reason="benchmark")
     back = Written(given.change.revision, given.change.at, epoch=given.change.epoch)
     await prove(reports, back, within=within)
+    await asyncio.sleep(QUIET)
     return (ended - began) * 1000, (called - began) * 1000, proof
 
 

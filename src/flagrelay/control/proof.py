@@ -15,8 +15,9 @@ from flagrelay.errors import FlagrelayError
 from flagrelay.store.reports import LIVE, Report, Reports
 from flagrelay.store.writing import Written
 
-FIRST_LOOK, LONGEST_LOOK = 0.002, 0.05
-"""Seconds between two looks at the reports: the first pause, and the longest, to which they double."""
+SHORTEST_PAUSE, LONGEST_PAUSE, SHARE = 0.002, 0.05, 0.2
+"""Seconds between two looks at the reports, at least and at most; and between those, this share of what has passed: how
+long it took is known to a fifth, whatever that was."""
 
 ANSWER = 2.0
 """Seconds that a look has for its answer, at least, however little is left: it is to tell how things stand."""
@@ -175,7 +176,6 @@ async def prove(
         told: told whenever something has moved.
     """
     wait = _Wait(read, written, asyncio.get_running_loop().time(), within)
-    pause = FIRST_LOOK
     proof, moved = await wait.look()
     silent = {standing.relay for standing in proof.standings if standing.state == "silent"}
     while True:
@@ -184,8 +184,7 @@ async def prove(
         waited_for = {standing.relay for standing in proof.standings if not standing.done} - silent
         if wait.over or not (waited_for or proof.error):
             return proof
-        await asyncio.sleep(min(pause, wait.left))
-        pause = min(2 * pause, LONGEST_LOOK)
+        await asyncio.sleep(min(wait.pause, wait.left))
         proof, moved = await wait.look()
 
 
@@ -231,6 +230,11 @@ class _Wait:
     @property
     def _elapsed(self) -> float:
         return asyncio.get_running_loop().time() - self.began
+
+    @property
+    def pause(self) -> float:
+        """Seconds until the next look."""
+        return min(max(SHORTEST_PAUSE, self._elapsed * SHARE), LONGEST_PAUSE)
 
     @property
     def left(self) -> float:
