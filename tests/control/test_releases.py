@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from flagrelay.control import releases, table
+from flagrelay.control import releases, stepping, table
 from flagrelay.control.operation import Operation
-from flagrelay.control.releases import Acted, ReleaseAnswer
+from flagrelay.control.standing import Acted, ReleaseAnswer
 from flagrelay.errors import (
     ActionRefused,
     ActionUnfit,
@@ -561,7 +561,7 @@ async def test_an_un_release_is_done_anew_after_each_conflict_and_gives_up_some_
 ) -> None:
     await start(store, "100%")
     meddler = Meddler(store, releases.UNRELEASE_TRIES)
-    monkeypatch.setattr(releases, "write_release", meddler)
+    monkeypatch.setattr(stepping, "write_release", meddler)
     assert (await step(store, table.UNRELEASE, to="dev")).release.stage == "dev"
     assert meddler.left == 0
     meddler.left = releases.UNRELEASE_TRIES + 1
@@ -692,6 +692,32 @@ async def test_a_plan_over_a_flag_that_serves_somebody_says_who_loses_it(store: 
     assert counts(shown.effect.counted) == Count(2, 1, 0, 0, 1)
 
 
+@pytest.mark.parametrize(
+    ("flag", "before", "notes"),
+    [
+        ({"defaultVariant": "on"}, "all", []),
+        ({"defaultVariant": "off"}, None, []),
+        ({"state": "DISABLED", "defaultVariant": "on"}, None, []),
+        ({"defaultVariant": "off", "targeting": {"if": [True, "on"]}}, "whom its own targeting says", []),
+        ({"defaultVariant": "red"}, None, ['the flag serves "red" now, which the plan does not']),
+    ],
+)
+async def test_a_plan_over_a_plain_flag_says_what_it_takes_without_a_sample(
+    store: Store, flag: dict[str, Any], before: str | None, notes: list[str]
+) -> None:
+    await populate(store)
+    plain = {"state": "ENABLED", "variants": {"on": True, "off": False, "red": False}, **flag}
+    await write_change(store, ENVIRONMENT, Draft(flags={KEY: plain}))
+    document = {name: value for name, value in DOCUMENT.items() if name != "variants"}
+    planned: dict[str, Any] = {"key": KEY, "plan": document, "replace_targeting": True}
+    shown: Acted = await do(store, table.PLAN, preview=True, **planned)
+    lost = [(shift.scope, shift.before, shift.after, shift.gains, shift.loses) for shift in shown.effect.shifts]
+    assert lost == ([("everybody", before, "none", False, True)] if before else [])
+    assert [note.partition(":")[0] for note in shown.notes] == notes
+    stored: Acted = await do(store, table.PLAN, **planned)
+    assert stored.effect.shifts == shown.effect.shifts
+
+
 async def test_a_sample_that_is_none_is_refused(store: Store, planned: Acted) -> None:
     wrong: list[Any] = [[1], ["x"], {"a": 1}, [[]]]
     for sample in wrong:
@@ -736,7 +762,7 @@ async def test_a_population_that_was_deleted_between_is_missing_and_nothing_is_w
         await write_change(store, ENVIRONMENT, Draft(evaluators={"eu": None}))
         return await write_release(*args, **options)
 
-    monkeypatch.setattr(releases, "write_release", late)
+    monkeypatch.setattr(stepping, "write_release", late)
     with pytest.raises(PopulationMissing, match='no population "eu"'):
         await step(store, table.UNRELEASE, from_=["eu"])
     assert (await held(store))[1].revision == 3

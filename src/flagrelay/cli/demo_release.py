@@ -10,8 +10,8 @@ from flagrelay.control.answers import written_of
 from flagrelay.control.operation import Operation, perform
 from flagrelay.control.proof import prove
 from flagrelay.control.reach import Reach
-from flagrelay.control.releases import Acted
 from flagrelay.control.session import Session
+from flagrelay.control.standing import Acted
 from flagrelay.control.table import ADVANCE, PLAN, REACH, START, UNRELEASE
 from flagrelay.store.connection import Store
 from flagrelay.store.reports import Reports, read_reports

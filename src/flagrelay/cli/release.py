@@ -19,7 +19,7 @@ from flagrelay.control import table
 from flagrelay.control.operation import Operation
 from flagrelay.control.proof import Proof
 from flagrelay.control.reach import Reach
-from flagrelay.control.releases import Acted
+from flagrelay.control.standing import Acted
 from flagrelay.errors import DefinitionError
 from flagrelay.release.plan import check_plan
 

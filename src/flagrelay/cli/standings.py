@@ -11,7 +11,7 @@ from flagrelay.cli.asking import show_effect
 from flagrelay.cli.histories import show_entries
 from flagrelay.cli.output import clock, one_line, print_table
 from flagrelay.control.reach import Reach, StageReach
-from flagrelay.control.releases import Acted, ReleaseAnswer
+from flagrelay.control.standing import Acted, ReleaseAnswer
 from flagrelay.release.duration import format_duration
 from flagrelay.release.plan import Mix, Plan
 from flagrelay.store.history import HistoryEntry

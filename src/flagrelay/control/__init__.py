@@ -13,7 +13,10 @@ Imports `store`, `release`, `wire`, `flags` and `errors`; `server` and `cli` sta
     sync         the same for files that are kept in Git, which never bring back what a person took away
     holding      what that holds back, and why
     populations  named predicates
-    releases     plans, stages, un-release
+    standing     how a release stands, and what was done to it
+    stepping     one action on a release: read, step, compile, write
+    planning     storing a plan
+    releases     start, advance, retreat, un-release, restore, and the ends
     reach        how many people each stage reaches
     effect       who gains and who loses by it
     history      who did what and why

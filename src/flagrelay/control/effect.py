@@ -12,7 +12,8 @@ from msgspec import Struct
 from flagrelay.control.session import Session
 from flagrelay.flags.change import Definition
 from flagrelay.flags.snapshot import Snapshot
-from flagrelay.release.exposure import Shift, shifts
+from flagrelay.release.exposure import EVERYBODY, Shift, shifts
+from flagrelay.release.plan import Plan
 from flagrelay.release.population import keys_of
 from flagrelay.release.sample import Count, count, telling
 from flagrelay.release.standing import Release
@@ -51,9 +52,23 @@ class Effect(Struct, kw_only=True):
     counted: Counted | None = None
 
 
-def exact_effect(before: Release | None, after: Release) -> Effect:
-    """What is known without looking at anybody."""
-    return Effect(shifts=[_shift(shift) for shift in shifts(before, after)])
+def exact_effect(before: Release | None, after: Release, flag: Definition | None) -> Effect:
+    """What is known without looking at anybody; `flag` is what was served before, where there was a flag."""
+    plain = _taken_from_plain(flag, after.plan) if flag and before is None else []
+    return Effect(shifts=[*plain, *(_shift(shift) for shift in shifts(before, after))])
+
+
+def _taken_from_plain(flag: Definition, plan: Plan) -> list[ScopeShift]:
+    """What a plain flag has given that becomes a release: whoever it was, they have the baseline from now on."""
+    if flag.get("state") != "ENABLED":
+        return []
+    if flag.get("targeting"):
+        before = "whom its own targeting says"
+    elif flag.get("defaultVariant") in telling(plan):
+        before = "all"
+    else:
+        return []
+    return [ScopeShift(scope=EVERYBODY, before=before, after="none", gains=False, loses=True)]
 
 
 async def counted_effect(
@@ -78,7 +93,7 @@ async def counted_effect(
         found = await asyncio.to_thread(count, release.flag, telling(release.plan), then, now, contexts)
         return _counted(over, found)
 
-    effect = exact_effect(before[0], release)
+    effect = exact_effect(before[0], release, before[1])
     for shift in effect.shifts:
         keys = keys_of(held.evaluators.get(shift.scope))
         if keys:

@@ -7,8 +7,9 @@ from typing import Any
 from msgspec import Struct, field
 
 from flagrelay.control.answers import Key, Request, Sample
-from flagrelay.control.releases import Exposed, exposed_of, held_release
 from flagrelay.control.session import Session
+from flagrelay.control.standing import Exposed, exposed_of
+from flagrelay.control.stepping import held_release
 from flagrelay.errors import ActionRefused
 from flagrelay.flags.change import Rule
 from flagrelay.flags.snapshot import Snapshot

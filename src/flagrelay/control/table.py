@@ -8,19 +8,19 @@ from msgspec import Struct
 from flagrelay.control import flags, flagsets, history, populations, relays, releases, sync
 from flagrelay.control.answers import Change
 from flagrelay.control.operation import Operation
+from flagrelay.control.planning import PutPlan, put_plan
 from flagrelay.control.reach import CountReach, Reach, count_reach
 from flagrelay.control.releases import (
-    Acted,
     Approve,
     End,
     Finish,
-    ReleaseAnswer,
     Restore,
     RetreatTo,
     StepTo,
     Unrelease,
 )
 from flagrelay.control.session import Session
+from flagrelay.control.standing import Acted, ReleaseAnswer
 from flagrelay.store.history import HistoryEntry
 
 Run = Callable[[Session, Any], Awaitable[Any]]
@@ -59,7 +59,7 @@ LIST_RELEASES = _operation(
 GET_RELEASE = _operation(
     "releases.get", "GET", "/releases/{key}", releases.GetRelease, ReleaseAnswer, releases.get_release
 )
-PLAN = _operation("releases.plan", "PUT", "/releases/{key}", releases.PutPlan, Acted, releases.put_plan)
+PLAN = _operation("releases.plan", "PUT", "/releases/{key}", PutPlan, Acted, put_plan)
 START = _operation("releases.start", "POST", "/releases/{key}/start", StepTo, Acted, releases.start)
 ADVANCE = _operation("releases.advance", "POST", "/releases/{key}/advance", StepTo, Acted, releases.advance)
 RETREAT = _operation("releases.retreat", "POST", "/releases/{key}/retreat", RetreatTo, Acted, releases.retreat)

@@ -17,8 +17,8 @@ from flagrelay.control.answers import Change
 from flagrelay.control.faults import refusal_of
 from flagrelay.control.openapi import document_json
 from flagrelay.control.operation import BASE, Operation
-from flagrelay.control.releases import Acted
 from flagrelay.control.session import Session
+from flagrelay.control.standing import Acted
 from flagrelay.control.table import OPERATIONS
 from flagrelay.errors import Conflict, FlagrelayError, Refusal
 from flagrelay.relay.pipeline import Pipeline
