@@ -69,6 +69,22 @@ async def test_what_is_held_back_holds_nothing_else_back(desk: Desk) -> None:
     assert [await desk.definition(key) for key in "xyz"] == [DISABLED, OFF, None]
 
 
+async def test_by_force_a_release_ends_and_takes_its_populations_along_in_the_same_change(desk: Desk) -> None:
+    await desk.sync({"x": OFF})
+    await desk.release(table.START)
+    synced = await desk.sync({"x": ON}, {}, prune=True)
+    assert [(each.name, each.held) for each in synced.differences] == [("x", True), ("beta", True), ("dev", True)]
+    forced = await desk.sync({"x": ON}, {}, prune=True, force=True)
+    assert [(each.name, each.what, each.held) for each in forced.differences] == [
+        ("x", "replace", False),
+        ("beta", "delete", False),
+        ("dev", "delete", False),
+    ]
+    assert forced.change
+    assert await desk.definition("x") == ON
+    assert (await desk.sync({"x": ON}, {}, prune=True)).differences == []
+
+
 async def test_only_prune_deletes(desk: Desk) -> None:
     await desk.sync({"x": ON}, more={"metadata": {"team": "shop"}})
     assert (await desk.sync({}, {})).differences == []

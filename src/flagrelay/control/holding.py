@@ -195,13 +195,11 @@ class Comparison:
     def _users(self) -> Mapping[str, list[str]]:
         """Who names each population once all is applied that is not held back."""
         held = {each.name for each in self._flags if each.held}
-        flags = dict(self.state.flags)
-        for key, flag in self.plan.flags.items():
-            if key not in held:
-                flags.pop(key, None)
-                if flag is not None:
-                    flags[key] = FlagEntry(key, 0, flag)
-        return users_of(replace(self.state, flags=flags))
+        written = {key: flag for key, flag in self.plan.flags.items() if key not in held}
+        flags = {key: entry for key, entry in self.state.flags.items() if key not in written}
+        flags |= {key: FlagEntry(key, 0, flag) for key, flag in written.items() if flag is not None}
+        releases = {key: entry for key, entry in self.state.releases.items() if key not in written}
+        return users_of(replace(self.state, flags=flags, releases=releases))
 
 
 _NAMED = ("flag", "population")
