@@ -35,7 +35,7 @@ def admin_key_option(command: Command) -> Command:
         default="",
         metavar="KEY",
         callback=checked_text(may_be_empty=True),
-        help="An access key of kind admin, for --relay; better in the environment than on a command line.",
+        help="An access key of kind admin, for --relay or --url; better in the environment than on a command line.",
     )(command)
 
 

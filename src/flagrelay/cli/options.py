@@ -115,8 +115,8 @@ def redis_options(command: Command) -> Command:
     return setting_options(*REDIS)(command)
 
 
-def env_option(*, required: bool = True) -> Callable[[Command], Command]:
-    """The one environment that a command is about."""
+def env_option(*, required: bool = True, about: str = "") -> Callable[[Command], Command]:
+    """The one environment that a command is about; `about` says so where it is more than that."""
     return click.option(
         "--env",
         "environment",
@@ -125,7 +125,7 @@ def env_option(*, required: bool = True) -> Callable[[Command], Command]:
         show_envvar=True,
         metavar="NAME",
         callback=_one_environment,
-        help="The environment." if required else "Only of this environment.",
+        help=about or ("The environment." if required else "Only of this environment."),
     )
 
 

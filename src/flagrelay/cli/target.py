@@ -87,7 +87,7 @@ def target_options(*, replicas: bool = False) -> Callable[[Command], Command]:
             callback=_url,
             help="Ask the control API of this relay, rather than Redis; takes --admin-key.",
         )
-        @env_option(required=False)
+        @env_option(required=False, about="The environment; with --url that of the access key, and no other.")
         def with_target(*args: Any, environment: str | None, url: str, admin_key: str, **options: Any) -> Any:
             redis = {name: options.pop(name) for name in REDIS}
             target = Target(environment, url, admin_key, options.get("actor", ""), options.pop("replicas", 0), redis)
