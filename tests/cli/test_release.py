@@ -1,15 +1,22 @@
 """`flagrelay release`: from a plan to everybody, and back."""
 
+import asyncio
+import base64
 import json
 import re
+from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from flagrelay.cli.private_redis import PrivateRedis
 from support.cli import AT_A_TERMINAL, FLAG, Cli
 from support.released import HOSTILE, quiet
+from support.served import served
 from support.shop import PLAN, Shop
+from support.streams import connection, request
 
 BAR = "█" * 3, "░" * 3
 
@@ -441,3 +448,40 @@ def test_what_others_wrote_is_seen_and_does_nothing(shop: Shop) -> None:
         entries = cli.json(*words)
         assert len(lines) == 1 + len(entries)
         assert quiet("\n".join(lines))
+
+
+# -- over HTTP ----------------------------------------------------------------------------------------------------
+
+
+async def test_over_http_it_is_the_same_and_counts_over_the_contexts_of_open_streams(
+    shop: Shop, redis_server: PrivateRedis, tmp_path: Path
+) -> None:
+    async def key(kind: str) -> str:
+        words = ("keys", "create", "--kind", kind, "--name", "grace", "--json")
+        created: str = json.loads(await asyncio.to_thread(shop.cli.ok, *words))["key"]
+        return created
+
+    admin, client = await key("admin"), await key("client")
+    async with (
+        served(redis_server.url, tmp_path, "--env", "production", "--admin-api") as relay,
+        AsyncExitStack() as streams,
+    ):
+        for person in ("d1", "d2", "u"):
+            context = base64.urlsafe_b64encode(json.dumps({"targetingKey": person}).encode()).decode()
+            opened = await streams.enter_async_context(connection(relay.port))
+            opened.send(request(f"/v1/evaluations/stream?context={context}", client))
+            assert (await opened.head()).status == 200
+        far = replace(shop, cli=Cli({"FLAGRELAY_URL": f"http://127.0.0.1:{relay.port}", "FLAGRELAY_ADMIN_KEY": admin}))
+        planned = await asyncio.to_thread(far.release, "plan", "--file", shop.plan)
+        head, first, *_ = planned.partition("\tSTAGE")[2].splitlines()
+        assert head.endswith("\tOF OPEN STREAMS")
+        assert first.endswith("\t2 of 3 (66.67%)")
+        await asyncio.to_thread(far.release, "plan", "--file", shop.plan, "--apply")
+        started = await asyncio.to_thread(far.release, "start", "--wait")
+        assert "of 3 contexts of open streams: 2 gain (66.67%)\n" in started
+        assert "released in " in started
+        assert ": 1 of 1 relays, 3 of 3 streams written, 0 lagging\n" in started
+        status = await asyncio.to_thread(far.cli.ok, "release", "status", "checkout")
+        assert "of the contexts of open streams: 2 of 3 (66.67%) have it\n" in status
+    history = await asyncio.to_thread(shop.cli.ok, "release", "history", "checkout")
+    assert history.count("\tgrace\twhy\n") == 2, "the key's name is the actor"

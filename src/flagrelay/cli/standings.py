@@ -28,7 +28,7 @@ def show_plan(acted: Acted, plan: Plan, reach: Reach) -> None:
         if text:
             click.echo(f"{label}: {one_line(text)}")
     scopes = [each.scope for each in reach.stages[0].exposures]
-    counted = ("OF THE SAMPLE",) if reach.contexts else ()
+    counted = ("OF THE SAMPLE" if reach.over == "sample" else "OF OPEN STREAMS",) if reach.contexts else ()
     columns = ("", "STAGE", "RELEASES TO", "AT LEAST", "APPROVED", *(scope.upper() for scope in scopes), *counted)
     print_table(columns, _plan_rows(plan, reach), empty="")
     for note in acted.notes:
