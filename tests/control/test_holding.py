@@ -173,13 +173,14 @@ async def test_a_flag_that_was_taken_away_may_be_switched_off_by_the_file(desk: 
     assert await desk.definition("x") == DISABLED
 
 
-async def test_whoever_writes_a_flag_by_hand_afterwards_has_decided_anew(desk: Desk) -> None:
+async def test_whoever_writes_a_flag_by_hand_afterwards_has_decided_anew_and_is_not_overruled_either(
+    desk: Desk,
+) -> None:
     await desk.sync({"x": OFF})
     await desk.release(table.START, table.ABANDON)
     await desk.put("x", BETA, reason="once more")
-    synced = await desk.sync({"x": ON})
-    assert synced.held == 0
-    assert only(synced).note.startswith("it was last changed by ada at 2")
+    await held(desk, "it was edited by ada at 2", {"x": ON})
+    assert (await desk.sync({"x": BETA})).differences == []
 
 
 # -- edits by hand ------------------------------------------------------------------------------------------------
@@ -222,13 +223,34 @@ async def test_a_flag_that_a_file_deleted_is_the_files(desk: Desk) -> None:
     assert only(await desk.sync({"x": ON})).held is False
 
 
-async def test_what_somebody_widened_is_undone_and_said(desk: Desk) -> None:
-    await desk.sync({"x": OFF})
-    await desk.put("x", ON, reason="for a demo")
-    difference = only(await desk.sync({"x": OFF}))
-    assert not difference.held
-    assert difference.note.startswith("it was last changed by ada at 2")
-    assert difference.note.endswith("(for a demo)")
+async def test_an_edit_by_hand_after_files_were_applied_is_held_back_since_it_may_have_taken_something_away(
+    desk: Desk,
+) -> None:
+    await desk.sync({"x": ON, "y": ON})
+    await desk.put("x", OFF, reason="errors")
+    await held(desk, "(errors), after files had been applied", {"x": ON, "y": ON})
+    await desk.sync({"x": ON, "y": OFF})
+    await desk.do(table.KILL, key="x", reason="errors")
+    await desk.do(table.REVIVE, key="x")
+    await held(desk, "it was edited by ada at 2", {"x": ON, "y": OFF})
+    await forced(desk, {"x": ON, "y": OFF})
+    assert (await desk.sync({"x": OFF, "y": OFF})).held == 0
+
+
+async def test_what_was_made_by_hand_before_there_were_files_is_theirs_once_they_say_otherwise(desk: Desk) -> None:
+    await desk.do(table.PUT_POPULATION, name="beta", rule=POPULATIONS["beta"])
+    await desk.do(table.PUT_POPULATION, name="dev", rule=POPULATIONS["beta"])
+    await desk.put("x", OFF, reason="new")
+    synced = await desk.sync({"x": ON})
+    assert [(each.name, each.held) for each in synced.differences] == [("x", False), ("dev", False)]
+    assert synced.differences[0].note.startswith("it was last changed by ada at 2")
+
+
+async def test_a_population_edited_by_hand_after_files_were_applied_is_held_back(desk: Desk) -> None:
+    await desk.sync({"x": BETA})
+    await desk.do(table.PUT_POPULATION, name="beta", rule={"==": [{"var": "plan"}, "nobody"]}, reason="errors")
+    await held(desk, "it was edited by ada at 2", {"x": BETA})
+    await forced(desk, {"x": BETA})
 
 
 # -- populations --------------------------------------------------------------------------------------------------

@@ -224,11 +224,14 @@ class Model:
     desk: Desk
     taken: set[str] = field(default_factory=set)
     killed: set[str] = field(default_factory=set)
+    files: bool = False
+    """Whether files were ever applied."""
 
     async def do(self, step: Step) -> None:
         """A step of somebody's, which may be refused."""
         action, key, *more = step
         _, held = await read_flag_release(self.desk.store, ENVIRONMENT, key)
+        before = await read_snapshot(self.desk.store, ENVIRONMENT)
         try:
             answer = await self._ask(action, key, *more)
         except FlagrelayError:
@@ -240,7 +243,9 @@ class Model:
         if action in ("revive", "put", "delete"):
             self.killed.discard(key)
         withheld = held is not None and bool(held.release.blocks or held.release.only)
-        if action in TAKES or action == "delete" or more == [DISABLED] or (action == "detach" and withheld):
+        after = await read_snapshot(self.desk.store, ENVIRONMENT)
+        narrowed = action == "put" and self.files and bool(having(before, key) - having(after, key))
+        if action in TAKES or action == "delete" or more == [DISABLED] or (action == "detach" and withheld) or narrowed:
             self.taken.add(key)
         elif action in (*GIVES, "put"):
             self.taken.discard(key)
@@ -265,6 +270,7 @@ class Model:
         after = await read_snapshot(self.desk.store, ENVIRONMENT)
         for key in self.taken | self.killed:
             assert not having(after, key) - having(before, key), f"{key} is given back"
+        self.files |= synced.change is not None
         again = await self.desk.sync(flags, populations, prune=prune)
         assert again.change is None, "it has done all that it would do"
         assert {(each.name, each.held) for each in again.differences} <= {
@@ -286,6 +292,7 @@ MOVED: Step = ("sync", ({}, {"dev": RULES[1], "beta": RULES[3]}, False))
 
 
 @example([*ABANDONED, GIVEN_BACK])
+@example([GIVEN_BACK, ("put", "x", OFF), GIVEN_BACK])
 @example([*ABANDONED, ("kill", "x"), ("revive", "x"), GIVEN_BACK])
 @example([*BLOCKED, ("advance", "x", {}), ("detach", "x", {}), MOVED])
 @example([*BLOCKED, ("advance", "x", {}), ("unrelease", "x", {"to": "dev"}), MOVED])

@@ -31,6 +31,9 @@ TAKING = {
 }
 """Actions that take a flag away, as a sentence begins that says so. A kill is seen in the flag itself."""
 
+BY_HAND = ("put", "populations put", "write")
+"""Edits of one flag or population. Nobody can tell whether one was made to take something away."""
+
 NEUTRAL = ("plan", "approve", "detach", "kill", "revive")
 """Actions that neither give nor take, or undo each other: what was done before them holds on."""
 
@@ -55,10 +58,14 @@ class Past:
     Args:
         taken: the action that took a flag away, where nothing has given it back, or written it, since.
         last: the newest change of a flag, as far back as history goes; of one that is no more, too.
+        edited: the newest edit of a flag, where somebody made it by hand after files had been applied.
+        edited_populations: the same of populations.
     """
 
     taken: Mapping[str, HistoryEntry] = field(default_factory=dict)
     last: Mapping[str, HistoryEntry] = field(default_factory=dict)
+    edited: Mapping[str, HistoryEntry] = field(default_factory=dict)
+    edited_populations: Mapping[str, HistoryEntry] = field(default_factory=dict)
 
 
 def takes(entry: HistoryEntry) -> bool | None:
@@ -157,7 +164,7 @@ class Comparison:
             return f"it was deleted {_by(last)}" if last and deleted else ""
         if key in self.past.taken:
             return self._taken(key)
-        return self._switched_off(entry)
+        return self._switched_off(entry) or _edited(self.past.edited.get(key))
 
     def _switched_off(self, entry: FlagEntry) -> str:
         if entry.definition.get("state") != "DISABLED":
@@ -189,7 +196,7 @@ class Comparison:
             entry = self.state.flags[key]
             if not entry.killed and name in references(entry.definition.get("targeting")):
                 return f'flag "{key}" names it, and {self._taken(key)}'
-        return ""
+        return _edited(self.past.edited_populations.get(name))
 
     @cached_property
     def _users(self) -> Mapping[str, list[str]]:
@@ -203,6 +210,10 @@ class Comparison:
 
 
 _NAMED = ("flag", "population")
+
+
+def _edited(entry: HistoryEntry | None) -> str:
+    return "" if entry is None else f"it was edited {_by(entry)}, after files had been applied"
 
 
 def _by(entry: HistoryEntry) -> str:

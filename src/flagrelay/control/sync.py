@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from flagrelay.control.answers import AnyReason, Change, Request, change_of
 from flagrelay.control.flagsets import Document
-from flagrelay.control.holding import Comparison, Difference, Past, takes
+from flagrelay.control.holding import BY_HAND, NEUTRAL, OURS, Comparison, Difference, Past, takes
 from flagrelay.control.importing import Plan, plan_import
 from flagrelay.control.session import Session
 from flagrelay.errors import Conflict
@@ -82,7 +82,10 @@ async def _read_past(session: Session, state: State, plan: Plan) -> Past:
         if changed and not changed.isdisjoint(references(entry.definition.get("targeting")))
     }
     taken = await _read_taken(session, state, naming | (plan.flags.keys() & state.flags.keys()))
-    return Past(taken, await _read_last(session, state, plan.flags.keys()))
+    last = await _read_last(session, state, plan.flags.keys())
+    edits = _Edits(plan.flags.keys() & state.flags.keys(), changed)
+    await _read_edits(session, state, edits)
+    return Past(taken, last, edits.flags.by_hand, edits.populations.by_hand)
 
 
 async def _read_taken(session: Session, state: State, keys: Collection[str]) -> dict[str, HistoryEntry]:
@@ -128,6 +131,50 @@ async def _read_last(session: Session, state: State, keys: Collection[str]) -> d
         if not gone and entry.revision <= oldest:
             break
     return last
+
+
+class _Newest:
+    """The newest edit of each of some things, until it is known of all whether it was by hand, after files."""
+
+    def __init__(self, names: Collection[str]) -> None:
+        self._unknown = set(names)
+        self._unsure: dict[str, HistoryEntry] = {}
+        self.by_hand: dict[str, HistoryEntry] = {}
+
+    @property
+    def settled(self) -> bool:
+        return not (self._unknown or self._unsure)
+
+    def see(self, entry: HistoryEntry, touched: Collection[str]) -> None:
+        """The next older entry."""
+        if entry.action in OURS:
+            self.by_hand |= self._unsure
+            self._unsure.clear()
+        found = self._unknown.intersection(touched) if entry.action not in NEUTRAL else set()
+        self._unknown -= found
+        if entry.action in BY_HAND:
+            self._unsure |= dict.fromkeys(found, entry)
+
+
+class _Edits:
+    """The newest edits of flags and populations."""
+
+    def __init__(self, flags: Collection[str], populations: Collection[str]) -> None:
+        self.flags = _Newest(flags)
+        self.populations = _Newest(populations)
+
+
+async def _read_edits(session: Session, state: State, edits: _Edits) -> None:
+    """Go back in history, as far as is needed to know what was edited by hand after files had been applied."""
+    if edits.flags.settled and edits.populations.settled:
+        return
+    async for entry in read_history(session.store, session.environment):
+        if entry.revision > state.position.revision:
+            continue
+        edits.flags.see(entry, entry.flags)
+        edits.populations.see(entry, entry.populations)
+        if edits.flags.settled and edits.populations.settled:
+            return
 
 
 def _synced(comparison: Comparison, change: Change | None) -> Synced:
