@@ -27,25 +27,39 @@ def read_document(path: str, document_format: str | None) -> object:
         InputError: there is no such file, it cannot be read, or it is too large.
         DefinitionError: it is not of its format; says where.
     """
-    subject = "standard input" if path == "-" else path
+    text = read_bytes(path, MAX_DOCUMENT_BYTES)
+    subject = _subject(path)
+    told = "yaml" if Path(path).suffix.lower() in (".yaml", ".yml") else "json"
+    if (document_format or told) == "yaml":
+        return parse_yaml(text, subject)
+    return parse_json(text, subject)
+
+
+def read_bytes(path: str, most: int) -> bytes:
+    """What a file holds, or standard input for `-`; `most` is how many bytes that may be.
+
+    Raises:
+        InputError: there is no such file, it cannot be read, or it is too large.
+    """
     try:
         if path == "-":
             if sys.stdin is None:
                 raise InputError("standard input is closed")
             if sys.stdin.isatty():
                 click.echo("reading standard input; Ctrl-D ends it", err=True)
-            text = sys.stdin.buffer.read(MAX_DOCUMENT_BYTES + 1)
+            text = sys.stdin.buffer.read(most + 1)
         else:
             with Path(path).open("rb") as file:
-                text = file.read(MAX_DOCUMENT_BYTES + 1)
+                text = file.read(most + 1)
     except OSError as error:
-        raise InputError(f"cannot read {subject}: {error.strerror}") from error
-    if len(text) > MAX_DOCUMENT_BYTES:
-        raise InputError(f"{subject} has more than {MAX_DOCUMENT_BYTES >> 20} MiB, which is the most")
-    told = "yaml" if Path(path).suffix.lower() in (".yaml", ".yml") else "json"
-    if (document_format or told) == "yaml":
-        return parse_yaml(text, subject)
-    return parse_json(text, subject)
+        raise InputError(f"cannot read {_subject(path)}: {error.strerror}") from error
+    if len(text) > most:
+        raise InputError(f"{_subject(path)} has more than {most >> 20} MiB, which is the most")
+    return text
+
+
+def _subject(path: str) -> str:
+    return "standard input" if path == "-" else path
 
 
 def write_document(document: Any, document_format: str) -> str:

@@ -1,6 +1,5 @@
 """`flagrelay populations`: named predicates over evaluation contexts."""
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -8,7 +7,7 @@ import orjson
 
 from flagrelay.cli.acting import change
 from flagrelay.cli.asking import sample_option
-from flagrelay.cli.documents import FORMATS, read_document
+from flagrelay.cli.documents import FORMATS, read_bytes, read_document
 from flagrelay.cli.options import checked_text, json_option, who_options
 from flagrelay.cli.output import one_line, print_json, print_table
 from flagrelay.cli.proof import wait_option
@@ -69,7 +68,9 @@ def list_(as_json: bool, target: Target) -> None:
 @click.option(
     "--email-domain", "domains", multiple=True, metavar="DOMAIN", help="Whose email is at it; several may be given."
 )
-@click.option("--keys", "keys_path", metavar="FILE", help="A list of targeting keys, one a line; up to 100,000.")
+@click.option(
+    "--keys", "keys_path", metavar="FILE", help="Targeting keys, one a line, up to 100,000; - for standard input."
+)
 @click.option("--description", callback=checked_text(may_be_empty=True), metavar="TEXT", help="Who they are.")
 @click.option(
     "--risk", type=click.IntRange(0, 1000), metavar="NUMBER", help="The lower, the earlier one releases to them."
@@ -173,14 +174,7 @@ def _value(text: str) -> str | float | bool:
 
 
 def _keys(path: str) -> list[str]:
-    try:
-        with Path(path).open("rb") as file:
-            text = file.read(MAX_KEYS_BYTES + 1)
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
-    if len(text) > MAX_KEYS_BYTES:
-        raise InputError(f"{path} has more than {MAX_KEYS_BYTES >> 20} MiB, which is the most")
-    keys = parse_keys(text, path)
+    keys = parse_keys(read_bytes(path, MAX_KEYS_BYTES), path)
     if not keys:  # which would say that only the description is to change
         raise InputError(f"{path} has no targeting keys: one a line")
     return keys
