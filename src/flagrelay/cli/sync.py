@@ -37,8 +37,8 @@ def sync(
 
     Of a DIR, every .json, .yaml and .yml file below it counts, all as one flag set; plans of releases among them are
     left to `flagrelay release plan`. What a person took away is never silently given back: a flag that is killed, has
-    a release, was un-released or switched off is held back, with who did that and why, until it is so in the files
-    too, or --force is said.
+    a release, was un-released, or was edited by hand since files were applied, is held back, with who did that and
+    why, until it is so in the files too, or --force is said.
 
     Exits with 0 where nothing is held back, and else with 4; or with 3 where it is written, and not every relay has it
     within --wait.
