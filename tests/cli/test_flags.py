@@ -250,5 +250,5 @@ async def test_all_of_it_is_done_by_a_relays_control_api_too(
     assert refused[0] == refused[1]
     history = json.loads(await told(production, "history", "--json"))
     assert [(each["action"], each["actor"]) for each in history] == [
-        *(("delete", "grace"), ("sync", "grace"), ("import", "grace"), ("put", "grace")),
+        *(("delete", "grace"), ("sync", "grace"), ("import", "grace"), ("put", "grace"), ("keys create", "ada")),
     ]

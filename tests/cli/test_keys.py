@@ -1,5 +1,7 @@
 """`flagrelay keys`."""
 
+import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from time import time
 
@@ -24,6 +26,33 @@ def test_a_key_is_shown_once_listed_without_its_secret_and_revoked(production: C
     assert production.json("keys", "revoke", created["id"])["revoked"] is True
     assert production.json("keys", "list") == []
     assert created["id"] in production.refused("keys", "revoke", created["id"])
+
+
+def test_history_says_who_created_and_who_revoked_it_and_why_but_no_secret(production: Cli) -> None:
+    created = production.json(*CREATE, "--expires", "1d", "--actor", "grace", "--reason", "new shop")
+    production.ok("keys", "revoke", created["id"], "--reason", "leaked")
+    text = production.ok("history", "--json")
+    revoked, made = json.loads(text)
+    assert (revoked["action"], revoked["actor"], revoked["reason"]) == ("keys revoke", "ada", "leaked")
+    assert (made["action"], made["actor"], made["reason"], made["revision"]) == ("keys create", "grace", "new shop", 0)
+    told = {"key": created["id"], "kind": "server", "name": "shop", "expires": created["expires"]}
+    assert made["detail"] == revoked["detail"] == told
+    assert created["key"] not in text
+    table = production.ok("history").splitlines()
+    assert [line.split("\t")[2:] for line in table[1:]] == [
+        ["keys create", f'key {created["id"]} ("shop", server)', "grace", "new shop"],
+        ["keys revoke", f'key {created["id"]} ("shop", server)', "ada", "leaked"],
+    ]
+    assert production.json("history", "--flag", "shop") == []
+
+
+def test_a_key_is_told_all_the_same_where_history_cannot_have_it(
+    production: Cli, redis_command: Callable[..., bytes]
+) -> None:
+    redis_command("SET", "flagrelay:{production}:history", "another tool's")
+    outcome = production.run(*CREATE)
+    assert (outcome.status, outcome.out.startswith("fr_server_")) == (0, True)
+    assert "done, but the history does not have it: " in outcome.err
 
 
 def test_without_json_standard_output_has_the_secret_and_nothing_else(production: Cli) -> None:

@@ -19,6 +19,8 @@ def show_entries(entries: Sequence[HistoryEntry], *, empty: str) -> None:
 
 
 def _about(entry: HistoryEntry) -> str:
+    if entry.action.startswith("keys "):
+        return _access_key(entry)
     if entry.detail is not None:
         return _detail(entry)
     names = [f"{name} deleted" if name in entry.deleted else name for name in entry.flags]
@@ -26,6 +28,11 @@ def _about(entry: HistoryEntry) -> str:
     more = len(names) - MAX_SHOWN + entry.left_out
     shown = ", ".join(names[:MAX_SHOWN]) or "-"
     return one_line(shown + (f" and {more} more" if more > 0 else ""))
+
+
+def _access_key(entry: HistoryEntry) -> str:
+    detail = entry.detail or {}
+    return one_line(f'key {detail.get("key")} ("{detail.get("name")}", {detail.get("kind")})')
 
 
 def _detail(entry: HistoryEntry) -> str:

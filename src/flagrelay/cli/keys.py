@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from flagrelay.cli.options import checked_text, env_option, json_option, redis_options, with_store
+from flagrelay.cli.noting import note_or_say
+from flagrelay.cli.options import checked_text, env_option, json_option, redis_options, who_options, with_store
 from flagrelay.cli.output import clock, one_line, print_json, print_table
 from flagrelay.errors import AccessKeyMissing
 from flagrelay.store.access_keys import (
@@ -18,6 +19,7 @@ from flagrelay.store.access_keys import (
     revoke_access_key,
     stream_token,
 )
+from flagrelay.store.connection import Store
 
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
@@ -68,6 +70,7 @@ def keys() -> None:
     callback=_in_future,
     help="After 90d, 12h, 30m, or at a date (2027-03-31, in UTC). Default: never.",
 )
+@who_options()
 @json_option
 @redis_options
 def create(
@@ -75,6 +78,8 @@ def create(
     kind: str,
     name: str,
     expires: int | None,
+    actor: str,
+    reason: str,
     as_json: bool,
     **redis: Any,
 ) -> None:
@@ -82,7 +87,13 @@ def create(
 
     To rotate, create the next one, change over, then revoke the last.
     """
-    key, secret = with_store(redis, lambda store: create_access_key(store, environment, kind, name, expires))
+
+    async def made(store: Store) -> tuple[AccessKey, str]:
+        key, secret = await create_access_key(store, environment, kind, name, expires)
+        await note_or_say(store, environment, "keys create", _noted(key), actor=actor, reason=reason)
+        return key, secret
+
+    key, secret = with_store(redis, made)
     if as_json:
         print_json({**_shown(key), "key": secret})
         return
@@ -124,15 +135,27 @@ def token(key_id: str, as_json: bool, **redis: Any) -> None:
 
 @keys.command(epilog="Example: flagrelay keys revoke 5f0c9e1ab2d3")
 @click.argument("key_id", metavar="ID")
+@who_options()
 @json_option
 @redis_options
-def revoke(key_id: str, as_json: bool, **redis: Any) -> None:
+def revoke(key_id: str, actor: str, reason: str, as_json: bool, **redis: Any) -> None:
     """Revoke an access key. Its streams end at once, on every relay."""
-    key = with_store(redis, lambda store: revoke_access_key(store, key_id))
+
+    async def revoked(store: Store) -> AccessKey:
+        key = await revoke_access_key(store, key_id)
+        await note_or_say(store, key.environment, "keys revoke", _noted(key), actor=actor, reason=reason)
+        return key
+
+    key = with_store(redis, revoked)
     if as_json:
         print_json({**_shown(key), "revoked": True})
     else:
         click.echo(one_line(f'key {key.id} ("{key.name}", {key.kind}, {key.environment}) is revoked'))
+
+
+def _noted(key: AccessKey) -> dict[str, Any]:
+    """What the history says of a key."""
+    return {"key": key.id, "kind": key.kind, "name": key.name, "expires": key.expires}
 
 
 def _shown(key: AccessKey) -> dict[str, Any]:

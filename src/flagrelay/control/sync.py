@@ -123,7 +123,7 @@ async def _read_last(session: Session, state: State, keys: Collection[str]) -> d
         return last
     oldest = min(there, default=0)
     async for entry in read_history(session.store, session.environment):
-        if entry.revision > state.position.revision:
+        if entry.revision > state.position.revision or not entry.flags:
             continue
         found = [*there.get(entry.revision, ()), *gone.intersection(entry.flags)]
         last |= dict.fromkeys(found, entry)

@@ -8,9 +8,25 @@ import orjson
 
 from flagrelay.store.connection import Store
 from flagrelay.store.reading import read_position, unreadable
+from flagrelay.store.script import Script
+from flagrelay.store.writing import text_as_json
 
 PAGE = 500
 """Entries read in one round trip."""
+
+HISTORY_LENGTH = 100_000
+"""Entries that are kept, about; the write script keeps as many."""
+
+# KEYS: state, history; ARGV: action, actor, reason and detail as members of an object, how many entries are kept.
+_NOTE = Script("""
+local revision = redis.call('HGET', KEYS[1], 'revision')
+if not revision then return 0 end
+local time = redis.call('TIME')
+redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[2], '*', 'entry',
+  string.format('{"revision":%s,"at":%.0f,', revision, time[1] * 1000000 + time[2]) .. ARGV[1]
+  .. ',"flags":[],"populations":[],"deleted":[],"left_out":0,"urgent":false}')
+return 1
+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +34,8 @@ class HistoryEntry:
     """Something that was done: the revision it made, Redis's time (µs), what, by whom, why.
 
     `flags`, `populations` and `deleted` (flags) name what it touched, or the first thousand of that; `left_out` says
-    how many more there were. `detail` is what else is known of an action on a release, or of a kill.
+    how many more there were. `detail` is what else is known of an action on a release, of a kill, or of what is no
+    change: that an access key was created or revoked, at the revision at which the environment stood.
     """
 
     revision: int
@@ -32,6 +49,24 @@ class HistoryEntry:
     deleted: tuple[str, ...] = ()
     left_out: int = 0
     detail: dict[str, Any] | None = None
+
+
+async def note(store: Store, environment: str, action: str, detail: dict[str, Any], *, actor: str, reason: str) -> None:
+    """Note what somebody did that is no change of the environment; nothing where there is no such environment.
+
+    Raises:
+        StoreUnavailable: Redis does not answer, or takes no write from us.
+    """
+    said = ",".join(
+        [
+            f'"action":{text_as_json(action).decode()}',
+            f'"actor":{text_as_json(actor).decode()}',
+            f'"reason":{text_as_json(reason).decode()}',
+            f'"detail":{orjson.dumps(detail).decode()}',
+        ]
+    )
+    keys = store.keys
+    await _NOTE.run(store, [keys.state(environment), keys.history(environment)], said, HISTORY_LENGTH)
 
 
 async def read_history(store: Store, environment: str, *, since: int = 0) -> AsyncIterator[HistoryEntry]:
@@ -92,6 +127,7 @@ def _change(members: Any) -> HistoryEntry:  # noqa: ANN401 - whatever stands the
         populations=_names(members["populations"]),
         deleted=_names(members["deleted"]),
         left_out=_typed(members["left_out"], int),
+        detail=_typed(members["detail"], dict) if "detail" in members else None,
     )
 
 
