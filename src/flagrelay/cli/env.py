@@ -5,8 +5,10 @@ from typing import Any
 
 import click
 
+from flagrelay.cli.acting import say
 from flagrelay.cli.options import json_option, redis_options, replicas_option, who_options, with_store
-from flagrelay.cli.output import as_members, print_json, print_table, print_written
+from flagrelay.cli.output import as_members, print_json, print_table
+from flagrelay.control.answers import change_of
 from flagrelay.flags.bucket import GENERATIONS
 from flagrelay.flags.environment_settings import EnvironmentSettings, check_settings
 from flagrelay.store.connection import Store
@@ -110,7 +112,7 @@ def set_(
     origins_shown = " ".join(settings.origins) or "none"
     click.echo(f"fractional: {settings.fractional}\norigins: {origins_shown}")
     if written:
-        print_written(written, f'settings of environment "{name}" are written', as_json=False)
+        say(change_of(written), f'settings of environment "{name}" are written')
 
 
 @env.command(epilog="Example: flagrelay env destroy staging --yes")

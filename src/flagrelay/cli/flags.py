@@ -9,8 +9,7 @@ from flagrelay.cli.output import one_line, print_json, print_table
 from flagrelay.cli.proof import end_with, wait_option
 from flagrelay.cli.target import Perform, Target, target_options
 from flagrelay.control import table
-from flagrelay.control.answers import Killed
-from flagrelay.control.flags import FlagSummary, told_of_kill
+from flagrelay.control.flags import FlagSummary, killed_by
 from flagrelay.control.flagsets import Imported
 from flagrelay.control.proof import Proof
 from flagrelay.flags.definition import check_flag, check_flag_set
@@ -52,7 +51,9 @@ def get(key: str, as_json: bool, target: Target) -> None:
     flag = target.do(table.GET_FLAG, key=key)
     print_json(flag.definition)
     if flag.killed and not as_json:
-        click.echo(f"{_killed(key, flag.killed)}; `flagrelay revive {key}` puts the original back", err=True)
+        click.echo(
+            f"{one_line(killed_by(key, flag.killed))}; `flagrelay revive {key}` puts the original back", err=True
+        )
 
 
 @flags.command(epilog="Example: flagrelay flags put checkout-v2 --env production --file flag.json --reason 'add beta'")
@@ -184,12 +185,8 @@ def export(document_format: str, originals: bool, target: Target) -> None:
     exported = target.do(table.EXPORT, originals=originals)
     how = "as it was before" if originals else "as it is served"
     for key, kill in exported.killed.items():
-        click.echo(f"{_killed(key, kill)}; it is exported {how}", err=True)
+        click.echo(f"{one_line(killed_by(key, kill))}; it is exported {how}", err=True)
     click.echo(write_document(exported.document, document_format), nl=False)
-
-
-def _killed(key: str, kill: Killed) -> str:
-    return one_line(f'flag "{key}" is {told_of_kill(kill)}')
 
 
 def _row(flag: FlagSummary) -> tuple[str, ...]:

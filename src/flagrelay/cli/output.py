@@ -40,16 +40,6 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty:
             click.echo("\t".join(line))
 
 
-def print_written(written: Written, what: str, *, as_json: bool) -> None:
-    """That something was written, and at which revision."""
-    if as_json:
-        print_json(as_members(written))
-    elif written.changed:
-        click.echo(f"{what} (revision {written.revision})")
-    else:
-        click.echo(f"{what} already; nothing was changed (revision {written.revision})")
-
-
 def as_members(written: Written | None) -> dict[str, Any]:
     """What scripts get of a write; None for one that was not needed, or not wanted."""
     return {

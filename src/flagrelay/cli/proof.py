@@ -1,9 +1,8 @@
 """Waiting until every relay has a change: the option, the live table, the sentence and the exit status."""
 
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
-from typing import Any
 
 import click
 from rich.console import Console
@@ -11,11 +10,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from flagrelay.cli.options import Command, with_store
-from flagrelay.cli.output import as_members, one_line, print_json, print_written
+from flagrelay.cli.options import Command
+from flagrelay.cli.output import one_line
 from flagrelay.control.proof import Proof, Standing, prove
-from flagrelay.store.connection import Store
-from flagrelay.store.reports import Reports, read_reports
+from flagrelay.store.reports import Reports
 from flagrelay.store.writing import Written
 
 NOT_PROVEN = 3
@@ -70,47 +68,6 @@ def _seconds(ctx: click.Context, _param: click.Parameter, text: str | None) -> f
     if not 0 <= seconds <= LONGEST_WAIT:
         raise click.BadParameter(f"{text} is no time to wait: it is 0 to {LONGEST_WAIT:g} seconds")
     return seconds
-
-
-def write_and_prove(
-    redis: Mapping[str, Any],
-    environment: str,
-    write: Callable[[Store], Awaitable[Written]],
-    what: str,
-    *,
-    verb: str,
-    wait: float,
-    as_json: bool,
-) -> None:
-    """Write something, say so at once, and then who has it. Ends the command with `NOT_PROVEN` where not all have.
-
-    Args:
-        redis: what `redis_options` gave.
-        environment: where it is written.
-        write: writes it.
-        what: what is so once it is written, as in `flag "x" is killed`.
-        verb: what relays have done with it, as in `un-released in 38 ms`.
-        wait: seconds, as `wait_option` gave them; 0 for no proof.
-        as_json: whether to print one JSON document, with the proof as its member `proof`, rather than sentences.
-
-    Raises:
-        FlagrelayError: it was not written.
-    """
-
-    async def run(store: Store) -> tuple[Written, Proof | None]:
-        written = await write(store)
-        if not as_json:
-            print_written(written, what, as_json=False)
-        if not wait:
-            return written, None
-        return written, await show_proof(
-            lambda: read_reports(store, environment), written, within=wait, verb=verb, as_json=as_json
-        )
-
-    written, proof = with_store(redis, run)
-    if as_json:
-        print_json(as_members(written) | ({"proof": proof.as_json()} if proof else {}))
-    end_with(proof)
 
 
 async def show_proof(

@@ -195,17 +195,17 @@ def refuse_killed(entries: list[FlagEntry], *, force: bool) -> None:
     Raises:
         Killed: one of them is, and `force` is not said.
     """
-    killed = [entry for entry in entries if entry.killed]
+    killed = [(entry.key, entry.killed) for entry in entries if entry.killed]
     if killed and not force:
         raise KilledError(
-            "; ".join(killed_by(entry) for entry in killed),
+            "; ".join(killed_by(key, kill) for key, kill in killed),
             "an edit would end the kill. Revive first (`flagrelay revive`), or say --force",
         )
 
 
-def killed_by(entry: FlagEntry) -> str:
+def killed_by(key: str, kill: Kill | Killed) -> str:
     """That a flag is killed, by whom and why, as a sentence."""
-    return f'flag "{entry.key}" is {"not killed" if entry.killed is None else told_of_kill(entry.killed)}'
+    return f'flag "{key}" is {told_of_kill(kill)}'
 
 
 def told_of_kill(kill: Kill | Killed) -> str:

@@ -10,7 +10,7 @@ from flagrelay.control.flags import check_revision
 from flagrelay.control.session import Session
 from flagrelay.control.standing import Acted
 from flagrelay.control.stepping import Action, carry_out, original, refuse_killed
-from flagrelay.errors import ActionRefused, FlagMissing, PopulationMissing
+from flagrelay.errors import ActionRefused, FlagMissing
 from flagrelay.flags.change import Definition
 from flagrelay.release import actions
 from flagrelay.release.compiler import compile_release
@@ -21,7 +21,6 @@ from flagrelay.store.reading import (
     read_about,
     read_clock,
     read_flag_release,
-    read_populations,
 )
 
 
@@ -43,14 +42,8 @@ class PutPlan(Request, kw_only=True):
 
 async def put_plan(session: Session, request: PutPlan) -> Acted:
     """Store the plan of a release: the flag then serves its baseline to everybody, until the release is started."""
-    plan = check_plan(request.plan)
-    if plan.flag != request.key:
-        raise ActionRefused(request.key, "plan", f'the plan is for flag "{plan.flag}"', "plan")
+    plan = plan_for(request.key, request.plan)
     store, environment = session.store, session.environment
-    known = await read_populations(store, environment)
-    for name in plan.populations:
-        if name not in known:
-            raise PopulationMissing(environment, name)
     flag, entry = await read_flag_release(store, environment, plan.flag)
     base = _base_of_plan(environment, plan, flag, entry, replace=request.replace_targeting)
     check_variants(plan, base["variants"])
@@ -65,6 +58,19 @@ async def put_plan(session: Session, request: PutPlan) -> Acted:
         notes=[*_of_another_variant(plan, flag, entry), *await _order_of_risk(session, plan)],
     )
     return await carry_out(session, request, action, (flag, entry), (release, compile_release(release, base)))
+
+
+def plan_for(key: str, document: object) -> Plan:
+    """The plan that a document is, of the release of one flag.
+
+    Raises:
+        DefinitionError: it is none.
+        ActionRefused: it is another flag's.
+    """
+    plan = check_plan(document)
+    if plan.flag != key:
+        raise ActionRefused(key, "plan", f'the plan is for flag "{plan.flag}"', "plan")
+    return plan
 
 
 def _of_another_variant(plan: Plan, flag: FlagEntry | None, entry: ReleaseEntry | None) -> list[str]:

@@ -7,14 +7,13 @@ from typing import Any
 from msgspec import Struct, field
 
 from flagrelay.control.answers import Key, Request, Sample
+from flagrelay.control.planning import plan_for
 from flagrelay.control.session import Session
 from flagrelay.control.standing import Exposed, exposed_of
 from flagrelay.control.stepping import held_release
-from flagrelay.errors import ActionRefused
 from flagrelay.flags.change import Rule
 from flagrelay.flags.snapshot import Snapshot
 from flagrelay.release.compiler import compile_release
-from flagrelay.release.plan import check_plan
 from flagrelay.release.population import keys_of
 from flagrelay.release.sample import count, telling
 from flagrelay.release.standing import Release
@@ -65,9 +64,7 @@ async def count_reach(session: Session, request: CountReach) -> Reach:
         _, entry = await held_release(session, request.key)
         plan, now = entry.release.plan, entry.release
     else:
-        plan, now = check_plan(request.plan), None
-        if plan.flag != request.key:
-            raise ActionRefused(request.key, "plan", f'the plan is for flag "{plan.flag}"', "plan")
+        plan, now = plan_for(request.key, request.plan), None
     held = await read_flag_snapshot(session.store, session.environment, request.key)
     variants = (
         plan.variants

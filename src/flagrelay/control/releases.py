@@ -9,10 +9,10 @@ from flagrelay.control.answers import AnyReason, Key, Name, Reason, Request
 from flagrelay.control.session import Session
 from flagrelay.control.standing import Acted, ReleaseAnswer, answer_of
 from flagrelay.control.stepping import Action, Step, act, held_release
-from flagrelay.errors import Conflict, PopulationMissing
+from flagrelay.errors import Conflict
 from flagrelay.release import actions
 from flagrelay.release.standing import Release
-from flagrelay.store.reading import read_populations, read_state
+from flagrelay.store.reading import read_state
 
 UNRELEASE_TRIES = 50
 """How often an un-release is done anew, because somebody else has written the flag meanwhile."""
@@ -126,7 +126,6 @@ async def retreat(session: Session, request: RetreatTo) -> Acted:
 
 async def unrelease(session: Session, request: Unrelease) -> Acted:
     """Take a release back: from populations, from all but those up to a stage or population, or from everybody."""
-    await _check_populations(session, request)
 
     def taken(release: Release, now: int) -> Release:
         return actions.unrelease(release, request.from_, request.to, now=now)
@@ -186,17 +185,3 @@ async def approve(session: Session, request: Approve) -> Acted:
         return actions.approve(release, request.stage, session.actor)
 
     return await act(session, request, Action("approve", approved, request.reason, waits=False))
-
-
-async def _check_populations(session: Session, request: Unrelease) -> None:
-    """Refuse to block, or to limit to, what there is not: it would block nobody."""
-    _, entry = await held_release(session, request.key)  # without one, that is what is to be said
-    known = await read_populations(session.store, session.environment)
-    for name in request.from_:
-        if name not in known:
-            raise PopulationMissing(session.environment, name)
-    if request.to is not None:
-        stages = entry.release.plan.stages
-        named = {str(number) for number in range(1, len(stages) + 1)} | {stage.name for stage in stages}
-        if request.to not in named | known:
-            raise PopulationMissing(session.environment, request.to)

@@ -12,12 +12,19 @@ from flagrelay.control.effect import counted_effect, exact_effect
 from flagrelay.control.flags import check_revision, killed_by
 from flagrelay.control.session import Session
 from flagrelay.control.standing import Acted, answer_of
-from flagrelay.errors import FlagMissing, Killed, ReleaseMissing
+from flagrelay.errors import FlagMissing, Killed, PopulationMissing, ReleaseMissing
 from flagrelay.flags.change import Definition
 from flagrelay.flags.definition import check_flag
 from flagrelay.release.compiler import compile_release
 from flagrelay.release.standing import Release
-from flagrelay.store.reading import FlagEntry, ReleaseEntry, read_clock, read_flag_release, read_position
+from flagrelay.store.reading import (
+    FlagEntry,
+    ReleaseEntry,
+    read_clock,
+    read_flag_release,
+    read_populations,
+    read_position,
+)
 from flagrelay.store.releases import ENDS, write_release
 
 Before = tuple[FlagEntry | None, ReleaseEntry | None]
@@ -91,7 +98,9 @@ async def carry_out(
     release, definition = after
     then = entry.release if entry else None
     change = None
-    if not request.preview:
+    if request.preview:
+        await _check_populations(session, release)
+    else:
         change = await _write(session, action, before, after)
     served = flag.definition if flag else None
     if request.preview or request.sample:
@@ -107,6 +116,18 @@ async def carry_out(
         definition=dict(definition),
         change=change,
     )
+
+
+async def _check_populations(session: Session, release: Release) -> None:
+    """Refuse what a write would be refused for: whoever is in a population that there is not.
+
+    Raises:
+        PopulationMissing: it names one.
+    """
+    known = await read_populations(session.store, session.environment)
+    for name in release.populations if release.state not in ENDS else ():
+        if name not in known:
+            raise PopulationMissing(session.environment, name)
 
 
 async def _write(
@@ -182,4 +203,4 @@ def refuse_killed(flag: FlagEntry | None) -> None:
         Killed: it is.
     """
     if flag and flag.killed:
-        raise Killed(killed_by(flag), f"it goes nowhere before `flagrelay revive {flag.key}`")
+        raise Killed(killed_by(flag.key, flag.killed), f"it goes nowhere before `flagrelay revive {flag.key}`")

@@ -96,24 +96,24 @@ def unrelease(release: Release, blocked: Collection[str], to: str | None, *, now
     Raises:
         ActionRefused: from more populations than can be blocked.
     """
-    state = transition(release.flag, release.state, Action.UNRELEASE)
-    blocks = tuple(sorted({*release.blocks, *blocked}))
-    if len(blocks) > MAX_BLOCKS:
-        raise ActionRefused(release.flag, "unrelease", f"it has {MAX_BLOCKS} blocks, which is the most", "retreat")
-    changed = release
-    if blocks != release.blocks:
-        changed = _next(release, state, blocks=blocks)
-    elif to is None and not blocked:
+    transition(release.flag, release.state, Action.UNRELEASE)
+    if to is None and not blocked:
         return _back(release, 0, now) if release.position else release
-    if to is None:
-        return changed
-    position = _stage_for(release.plan, to)
-    if position is None:
-        only = tuple(sorted({*release.only, to}))
-        if len(only) > MAX_BLOCKS:
-            raise ActionRefused(release.flag, "unrelease", f"it has {MAX_BLOCKS} limits, which is the most", "retreat")
-        return changed if only == release.only else _next(changed, state, only=only, revision=release.revision)
-    return _back(changed, position, now, release.revision) if position < release.position else changed
+    changed = replace(release, blocks=_few(release, "blocks", {*release.blocks, *blocked}))
+    if to is not None:
+        position = _stage_for(release.plan, to)
+        if position is None:
+            changed = replace(changed, only=_few(release, "limits", {*release.only, to}))
+        elif position < release.position:
+            changed = _back(changed, position, now)
+    return release if changed == release else replace(changed, revision=release.revision + 1)
+
+
+def _few(release: Release, what: str, names: Collection[str]) -> tuple[str, ...]:
+    """Blocks, or limits, in order, where they are not too many."""
+    if len(names) > MAX_BLOCKS:
+        raise ActionRefused(release.flag, "unrelease", f"it has {MAX_BLOCKS} {what}, which is the most", "retreat")
+    return tuple(sorted(names))
 
 
 def restore(release: Release, population: str) -> Release:
@@ -220,19 +220,15 @@ def _check_approvals(release: Release, stages: Iterable[Stage], actor: str) -> N
             raise ApprovalMissing(release.flag, each.name, str(each.approval), _names(others))
 
 
-def _back(release: Release, position: int, now: int, revision: int | None = None) -> Release:
+def _back(release: Release, position: int, now: int) -> Release:
     state = transition(release.flag, release.state, Action.RETREAT if position else Action.WITHDRAW)
     kept = {stage.name for stage in release.plan.stages[:position]}  # what was left must be agreed to anew
     approvals = {name: people for name, people in release.approvals.items() if name in kept}
-    changes = {"position": position, "since": now, "approvals": approvals}
-    return _next(release, state, **changes) if revision is None else _next(release, state, revision=revision, **changes)
+    return _next(release, state, position=position, since=now, approvals=approvals)
 
 
 def _next(release: Release, state: State, **changes: object) -> Release:
-    revision = changes.pop("revision", release.revision)
-    if not isinstance(revision, int):
-        raise TypeError("a revision is a number")
-    return replace(release, state=state, revision=revision + 1, **changes)  # type: ignore[arg-type]  # by its fields' names
+    return replace(release, state=state, revision=release.revision + 1, **changes)  # type: ignore[arg-type]  # by its fields' names
 
 
 def _refuse_another(release: Release, wanted: Plan) -> None:
