@@ -82,10 +82,10 @@ async def _read_past(session: Session, state: State, plan: Plan) -> Past:
         if changed and not changed.isdisjoint(references(entry.definition.get("targeting")))
     }
     taken = await _read_taken(session, state, naming | (plan.flags.keys() & state.flags.keys()))
-    last = await _read_last(session, state, plan.flags.keys())
-    edits = _Edits(plan.flags.keys() & state.flags.keys(), changed)
-    await _read_edits(session, state, edits)
-    return Past(taken, last, edits.flags.by_hand, edits.populations.by_hand)
+    last = _Last(state, plan.flags.keys())
+    flags, populations = _Newest(plan.flags.keys() & state.flags.keys()), _Newest(changed)
+    await _go_back(session, state, last, flags, populations)
+    return Past(taken, last.found, flags.by_hand, populations.by_hand)
 
 
 async def _read_taken(session: Session, state: State, keys: Collection[str]) -> dict[str, HistoryEntry]:
@@ -112,25 +112,30 @@ async def _read_taken(session: Session, state: State, keys: Collection[str]) -> 
     return taken
 
 
-async def _read_last(session: Session, state: State, keys: Collection[str]) -> dict[str, HistoryEntry]:
-    """The newest change of each flag, as far back as history goes; of one that is no more, too."""
-    last: dict[str, HistoryEntry] = {}
-    there: dict[int, list[str]] = {}
-    for key in state.flags.keys() & keys:
-        there.setdefault(state.flags[key].revision, []).append(key)
-    gone = set(keys - state.flags.keys())
-    if not keys:
-        return last
-    oldest = min(there, default=0)
-    async for entry in read_history(session.store, session.environment):
-        if entry.revision > state.position.revision or not entry.flags:
-            continue
-        found = [*there.get(entry.revision, ()), *gone.intersection(entry.flags)]
-        last |= dict.fromkeys(found, entry)
-        gone.difference_update(found)
-        if not gone and entry.revision <= oldest:
-            break
-    return last
+class _Last:
+    """The newest change of each of some flags; of one that is no more, too."""
+
+    def __init__(self, state: State, keys: Collection[str]) -> None:
+        self._there: dict[int, list[str]] = {}
+        for key in state.flags.keys() & keys:
+            self._there.setdefault(state.flags[key].revision, []).append(key)
+        self._oldest = min(self._there, default=0)
+        self._passed = not self._there
+        self._gone = set(keys - state.flags.keys())
+        self.found: dict[str, HistoryEntry] = {}
+
+    @property
+    def settled(self) -> bool:
+        return self._passed and not self._gone
+
+    def see(self, entry: HistoryEntry) -> None:
+        """The next older entry."""
+        if not entry.flags:  # it may stand at the revision of another one
+            return
+        touched = [*self._there.get(entry.revision, ()), *self._gone.intersection(entry.flags)]
+        self.found |= dict.fromkeys(touched, entry)
+        self._gone.difference_update(touched)
+        self._passed = self._passed or entry.revision <= self._oldest
 
 
 class _Newest:
@@ -156,24 +161,16 @@ class _Newest:
             self._unsure |= dict.fromkeys(found, entry)
 
 
-class _Edits:
-    """The newest edits of flags and populations."""
-
-    def __init__(self, flags: Collection[str], populations: Collection[str]) -> None:
-        self.flags = _Newest(flags)
-        self.populations = _Newest(populations)
-
-
-async def _read_edits(session: Session, state: State, edits: _Edits) -> None:
-    """Go back in history, as far as is needed to know what was edited by hand after files had been applied."""
-    if edits.flags.settled and edits.populations.settled:
+async def _go_back(session: Session, state: State, last: _Last, flags: _Newest, populations: _Newest) -> None:
+    """Go back in history, as far as is needed to know who touched and who edited what, or as it goes."""
+    if last.settled and flags.settled and populations.settled:
         return
     async for entry in read_history(session.store, session.environment):
-        if entry.revision > state.position.revision:
-            continue
-        edits.flags.see(entry, entry.flags)
-        edits.populations.see(entry, entry.populations)
-        if edits.flags.settled and edits.populations.settled:
+        if entry.revision <= state.position.revision:
+            last.see(entry)
+            flags.see(entry, entry.flags)
+            populations.see(entry, entry.populations)
+        if last.settled and flags.settled and populations.settled:
             return
 
 
