@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import socket
 from collections.abc import AsyncIterator
 from typing import Any
@@ -108,6 +109,29 @@ async def test_an_end_that_goes_ends_every_question() -> None:
             await question
         with pytest.raises(NoAnswer, match="it is gone"):
             await asking.ask("never", within=60)
+
+
+async def test_whoever_asks_in_the_turn_in_which_the_other_end_dies_is_told_that_it_is_gone() -> None:
+    loop = asyncio.get_running_loop()
+    untold: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda _, context: untold.append(context))
+    ours, theirs = socket.socketpair()
+    with theirs:
+        asking = await Channel.open(ours, {"echo": echo})
+        unread = asyncio.create_task(asking.ask("x", within=5))
+        await asyncio.sleep(0)
+        theirs.sendall(b'{"ask": 1, "what": "echo", "text": "answered to nobody"}\n')
+    # Dead with something unread: a reset, of which the transport knows some turns before whoever reads.
+    questions = [unread]
+    for _ in range(10):
+        questions.append(asyncio.create_task(asking.ask("x", within=5)))
+        await asyncio.sleep(0)
+    outcomes = await asyncio.gather(*questions, return_exceptions=True)
+    assert [repr(outcome) for outcome in outcomes] == [repr(NoAnswer("it is gone"))] * 11
+    await asking.close()
+    del asking
+    gc.collect()
+    assert untold == []
 
 
 async def asked(asking: Channel) -> str:

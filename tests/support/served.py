@@ -98,7 +98,7 @@ async def served(
         await process.wait()
         await gone(workers)
     assert rest == b"", "standard output has one line"
-    assert "Traceback" not in relay.logged
+    assert "Traceback" not in relay.logged, relay.logged
 
 
 async def becomes_ready(relay: Served) -> None:

@@ -11,6 +11,7 @@ nothing says which version this is.
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any, Self
 
 import orjson
@@ -78,7 +79,7 @@ class Channel:
         Raises:
             NoAnswer: the other end says no, says nothing in time, or is gone.
         """
-        if self.closed.is_set():
+        if self._gone:
             raise NoAnswer("it is gone")
         if self._writer.transport.get_write_buffer_size() > MOST_UNREAD:
             raise NoAnswer("it does not read what it is asked")
@@ -100,6 +101,15 @@ class Channel:
         self._reading.cancel()
         await asyncio.gather(self._reading, return_exceptions=True)
 
+    @property
+    def _gone(self) -> bool:
+        """Whether nothing can be said any more.
+
+        From the moment that a connection is lost, some turns before whoever reads hears of it, uvloop refuses to write
+        to it, with a RuntimeError.
+        """
+        return self.closed.is_set() or self._writer.is_closing()
+
     async def _read(self) -> None:
         try:
             await self._hear()
@@ -117,8 +127,9 @@ class Channel:
         try:
             while (line := await self._reader.readline()).endswith(b"\n"):
                 self._take(orjson.loads(line))
-        except ConnectionError:
-            pass  # the end, as well
+        except ConnectionError:  # the end, as well
+            with suppress(ConnectionError):
+                await self._writer.wait_closed()  # else asyncio says, with a traceback, that nobody heard of it
         except (ValueError, KeyError, TypeError):
             log.exception("what came over the control channel is none of ours")
 
@@ -145,7 +156,7 @@ class Channel:
         except Exception as error:
             log.exception("a question cannot be answered", what=message.get("what"))
             line = _line({"answer": number, "error": f"it fails: {error!r}"})
-        if not self.closed.is_set():
+        if not self._gone:
             self._writer.write(line)
 
 
