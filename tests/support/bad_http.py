@@ -30,7 +30,12 @@ KEEP_ALIVE = 0.1
 
 
 async def talk(
-    port: int, pieces: Sequence[bytes], *, into_a_stream: Sequence[bytes] = (b"\0",), gap: float = 0.0
+    port: int,
+    pieces: Sequence[bytes],
+    *,
+    into_a_stream: Sequence[bytes] = (b"\0",),
+    gap: float = 0.0,
+    answered_first: bool = False,
 ) -> list[Answer]:
     """Send pieces, each by itself, and read what comes until the relay ends the connection, which it must.
 
@@ -41,18 +46,22 @@ async def talk(
         pieces: what is sent, whatever is answered meanwhile.
         into_a_stream: what is said into a stream, piece by piece.
         gap: seconds between two pieces.
+        answered_first: what follows the first piece is sent once that is answered.
 
     Raises:
         ProtocolError: what came is not a sequence of responses.
         TimeoutError: the connection hangs.
     """
-    data, streaming = b"", asyncio.Event()
+    data, answered, streaming = b"", asyncio.Event(), asyncio.Event()
+    if not answered_first:
+        answered.set()
     async with asyncio.timeout(DEADLINE), connection(port) as opened:
-        sending = asyncio.create_task(_send(opened, pieces, into_a_stream, streaming, gap))
+        sending = asyncio.create_task(_send(opened, pieces, into_a_stream, answered, streaming, gap))
         try:
             with contextlib.suppress(ConnectionError):
                 while more := await opened.more():
                     data += more
+                    answered.set()
                     if b"text/event-stream" in data and b"\ndata: {" in data:
                         streaming.set()
         finally:
@@ -62,14 +71,19 @@ async def talk(
 
 
 async def _send(
-    opened: Connection, pieces: Sequence[bytes], more: Sequence[bytes], streaming: asyncio.Event, gap: float
+    opened: Connection,
+    pieces: Sequence[bytes],
+    more: Sequence[bytes],
+    answered: asyncio.Event,
+    streaming: asyncio.Event,
+    gap: float,
 ) -> None:
-    for said in (pieces, more):
+    for said, heard in ((pieces[:1], answered), (pieces[1:], streaming), (more, streaming)):
         for piece in said:
             opened.send(piece)
             await opened.writer.drain()
             await asyncio.sleep(gap)
-        await streaming.wait()
+        await heard.wait()
 
 
 def read_answers(data: bytes) -> list[Answer]:
@@ -195,9 +209,9 @@ class Target:
         """A request with secrets where it has a place for them."""
         return data.replace(b"@KEY@", self.secret.encode()).replace(b"@ADMIN@", self.admin.encode())
 
-    async def hear(self, *pieces: bytes, into_a_stream: Sequence[bytes] = (b"\0",), gap: float = 0.0) -> list[Answer]:
-        """What comes of pieces, each sent by itself."""
-        return await talk(self.port, [self.of(piece) for piece in pieces], into_a_stream=into_a_stream, gap=gap)
+    async def hear(self, *pieces: bytes, **how: Any) -> list[Answer]:
+        """What comes of pieces, each sent by itself; `how` is as in `talk`."""
+        return await talk(self.port, [self.of(piece) for piece in pieces], **how)
 
     async def wrong(self, cases: Sequence["Case"]) -> list[str]:
         """What is wrong with what comes of each of a table's cases, all of them in portions at the same time."""
