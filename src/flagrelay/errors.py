@@ -289,27 +289,38 @@ class ActionRefused(ReleaseError):
     """
 
     def __init__(self, flag: str, action: str, cause: str, instead: str) -> None:
-        super().__init__(f'{action}: release of flag "{flag}": {cause}; nothing was changed')
+        would = "" if instead == action else f"; `flagrelay release {instead} {flag}` would fit"
+        super().__init__(f'{action}: release of flag "{flag}": {cause}{would}; nothing was changed')
         self.instead = instead
 
 
 class TooEarly(ReleaseError):
-    """The stage has not lasted its minimum."""
+    """A stage has not lasted its minimum.
 
-    def __init__(self, flag: str, stage: str, lasted: str, minimum: str, left: str) -> None:
-        super().__init__(
-            f'advance: flag "{flag}" has been at stage "{stage}" for {lasted}, and the plan says {minimum} at least: '
-            f"wait {left}, or say --force; nothing was changed"
-        )
+    Args:
+        flag: its key.
+        action: what was asked for.
+        stage: the stage.
+        lasted: for how long the release has been there; empty where it would step over that stage.
+        minimum: how long the plan says.
+        left: the rest of that.
+    """
+
+    def __init__(self, flag: str, action: str, stage: str, lasted: str, minimum: str, left: str) -> None:
+        if lasted:
+            so_far = f'has been at stage "{stage}" for {lasted}, and the plan says {minimum} at least: wait {left}'
+        else:
+            so_far = f'would step over stage "{stage}", which lasts {minimum} at least by the plan: enter it first'
+        super().__init__(f'{action}: flag "{flag}" {so_far}, or say --force; nothing was changed')
         self.left = left
 
 
 class ApprovalMissing(ReleaseError):
-    """The next stage takes an approval."""
+    """A stage takes an approval, and has too few."""
 
-    def __init__(self, flag: str, stage: str, needed: str, given: str) -> None:
+    def __init__(self, flag: str, action: str, stage: str, needed: str, given: str) -> None:
         super().__init__(
-            f'advance: stage "{stage}" of flag "{flag}" must be approved {needed}, and was approved by {given}: '
+            f'{action}: stage "{stage}" of flag "{flag}" must be approved {needed}, and was approved by {given}: '
             f"`flagrelay release approve {flag} --stage '{stage}'`; nothing was changed"
         )
         self.stage = stage

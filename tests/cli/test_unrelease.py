@@ -112,7 +112,9 @@ def test_a_killed_flag_is_un_released_and_stays_killed(shop: Shop) -> None:
     shop.cli.ok("kill", "checkout", "--to", "off", "--reason", "why")
     outcome = shop.run("unrelease", "checkout", "--to", "dev", "--reason", "why")
     assert outcome.status == 0
-    assert outcome.err == "it is killed all the same: `flagrelay revive checkout` brings it back to this\n"
+    assert outcome.err == (
+        'while it is killed, everybody has "off": `flagrelay revive checkout` brings it back to this\n'
+    )
     assert shop.served(targetingKey="d1") is False
     shop.cli.ok("revive", "checkout")
     assert [shop.served(targetingKey="d1"), shop.served()] == [True, False]

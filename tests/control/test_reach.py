@@ -68,6 +68,17 @@ async def test_each_stage_is_counted_over_a_sample_and_none_reaches_fewer_than_t
         assert (now.stage, now.have) == (stage.stage, stage.have)
 
 
+async def test_shares_of_the_same_variants_tell_nobody_who_has_what_so_that_nobody_is_counted(planned: Store) -> None:
+    mixes = {"released": {"on": 1, "off": 9}, "baseline": {"on": 9, "off": 1}}
+    found = await reach(planned, plan=DOCUMENT | mixes, sample=SAMPLE)
+    assert (found.over, found.contexts, [stage.keys for stage in found.stages]) == ("", 0, [[]] * 4)
+    shown = await do(planned, table.PLAN, key=KEY, plan=DOCUMENT | mixes, preview=True, sample=SAMPLE)
+    assert shown.effect.counted is None
+    assert shown.notes == [
+        "released and baseline have the same variants, in other shares: who has what is released is not counted"
+    ]
+
+
 async def test_what_was_taken_back_shows_in_what_it_reaches_now_only(planned: Store) -> None:
     await do(planned, table.START, key=KEY, to="100%", reason="why")
     stages = (await reach(planned, sample=SAMPLE)).stages

@@ -8,6 +8,7 @@ import pytest
 
 from flagrelay.control import releases, stepping, table
 from flagrelay.control.operation import Operation
+from flagrelay.control.planning import ROOM
 from flagrelay.control.standing import Acted, ReleaseAnswer
 from flagrelay.errors import (
     ActionRefused,
@@ -24,6 +25,8 @@ from flagrelay.errors import (
     ReleaseMissing,
     TooEarly,
 )
+from flagrelay.flags.definition import MAX_DEFINITION_BYTES
+from flagrelay.release.actions import MAX_BLOCKS
 from flagrelay.release.compiler import compile_release
 from flagrelay.release.sample import Count
 from flagrelay.store.changelog import read_changes
@@ -78,7 +81,7 @@ async def rewritten(store: Store, **changes: Any) -> Acted:
 async def test_a_plan_makes_a_flag_that_serves_its_baseline_to_everybody(store: Store, planned: Acted) -> None:
     release = planned.release
     assert (release.state, release.stage, release.position, release.revision) == ("planned", "dark", 0, 2)
-    assert release.fitting == ["plan", "start", "approve", "unrelease", "restore", "abandon", "detach"]
+    assert release.fitting == ["plan", "start", "unrelease", "abandon", "detach"]
     assert [(stage.name, stage.whom, stage.percent, stage.reached) for stage in release.stages] == [
         ("dev", "dev", 100.0, False),
         ("beta-50%", "50 % of beta", 50.0, False),
@@ -189,6 +192,59 @@ async def test_under_way_only_what_is_ahead_may_be_planned_anew(store: Store, pl
         await unchanged(store, ActionRefused, why, table.PLAN, key=KEY, plan=DOCUMENT | changes)
     await step(store, table.ADVANCE)
     assert await variants(store, {"region": "eu"}) == ["on"]
+
+
+async def test_under_way_a_variant_keeps_its_value(store: Store, planned: Acted) -> None:
+    swapped = {**VARIANTS, "on": VARIANTS["off"], "off": VARIANTS["on"]}
+    shown = await step(store, table.PLAN, plan=DOCUMENT | {"variants": swapped}, preview=True)
+    assert shown.notes == [
+        'variant "on" gets another value: whoever has it has that at once',
+        'variant "off" gets another value: whoever has it has that at once',
+    ]
+    await start(store)
+    why = 'under way, variant "on" keeps its value'
+    await unchanged(store, ActionRefused, why, table.PLAN, key=KEY, plan=DOCUMENT | {"variants": swapped})
+    more = await rewritten(store, variants={**VARIANTS, "blue": {}}, owner="grace")
+    assert (more.notes, more.definition["variants"]) == ([], {**VARIANTS, "blue": {}})
+    await step(store, table.UNRELEASE)
+    await unchanged(store, ActionRefused, why, table.PLAN, key=KEY, plan=DOCUMENT | {"variants": swapped})
+
+
+async def test_a_plan_says_from_whom_it_stays_taken(store: Store, planned: Acted) -> None:
+    await step(store, table.UNRELEASE, from_=["beta", "dev"], to="eu")
+    assert (await rewritten(store, owner="grace")).notes == [
+        "it stays un-released from beta and un-released from dev and limited to eu, whatever its stages give"
+    ]
+
+
+async def test_a_first_plan_is_over_the_flag_that_was_seen(store: Store) -> None:
+    await populate(store)
+    shown: Acted = await do(store, table.PLAN, key=KEY, plan=DOCUMENT, preview=True)
+    assert shown.flag_revision == 0
+    await put(store, KEY)
+    given: dict[str, Any] = {"key": KEY, "plan": DOCUMENT}
+    await unchanged(store, Conflict, f'flag "{KEY}"', table.PLAN, **given, if_flag_revision=shown.flag_revision)
+    shown = await do(store, table.PLAN, **given, preview=True)
+    assert shown.flag_revision == 2
+    stored: Acted = await do(store, table.PLAN, **given, if_flag_revision=2)
+    assert stored.flag_revision == 3
+
+
+async def test_whatever_could_be_planned_can_be_un_released_from_as_many_as_may_be(store: Store) -> None:
+    wide = "\U0001f600" * 254
+    names = [f"{number:02}{wide}" for number in range(2 * MAX_BLOCKS)]
+    await populate(store, **dict.fromkeys(names, POPULATIONS["beta"]))
+    large = {**VARIANTS, "blue": {"text": "x" * (MAX_DEFINITION_BYTES - ROOM)}}
+    await unchanged(
+        store, DefinitionError, "can be un-released", table.PLAN, key=KEY, plan=DOCUMENT | {"variants": large}
+    )
+    large["blue"] = {"text": "x" * (MAX_DEFINITION_BYTES - ROOM - 1000)}
+    await do(store, table.PLAN, key=KEY, plan=DOCUMENT | {"variants": large})
+    await start(store, "100%")
+    await step(store, table.UNRELEASE, from_=names[:MAX_BLOCKS])
+    for name in names[MAX_BLOCKS:]:
+        acted = await step(store, table.UNRELEASE, to=name)
+    assert (len(acted.release.blocks), len(acted.release.only)) == (MAX_BLOCKS, MAX_BLOCKS)
 
 
 async def test_stages_out_of_the_order_of_their_risks_are_noted_and_stored_all_the_same(store: Store) -> None:
@@ -369,12 +425,13 @@ async def test_four_eyes_are_those_of_two_people(store: Store) -> None:
     stages = [{"population": "dev"}, {"population": "beta", "approval": True}, {"percent": 100, "approval": ["eve"]}]
     await do(store, table.PLAN, key=KEY, plan=DOCUMENT | {"stages": stages})
     await start(store)
-    sentence = f'stage "beta" of flag "{KEY}" must be approved by another person, and was approved by nobody'
-    await unchanged(store, ApprovalMissing, sentence, table.ADVANCE, key=KEY, reason="why")
+    sentence = f'stage "beta" of flag "{KEY}" must be approved by another person, and was approved by '
+    await unchanged(store, ApprovalMissing, f"{sentence}nobody", table.ADVANCE, key=KEY, reason="why")
     acted = await step(store, table.APPROVE)
     assert acted.release.stages[1].approved_by == ["ada"]
     assert (acted.release.stage, acted.effect.shifts) == ("dev", [])
-    await unchanged(store, ApprovalMissing, sentence, table.ADVANCE, key=KEY, reason="why", force=True)
+    forced: dict[str, Any] = {"key": KEY, "reason": "why", "force": True}
+    await unchanged(store, ApprovalMissing, f"{sentence}ada, who is not to", table.ADVANCE, **forced)
     await step(store, table.APPROVE, "grace")
     await step(store, table.APPROVE, "grace")
     acted = await step(store, table.ADVANCE)
@@ -697,7 +754,11 @@ async def test_a_plan_over_a_flag_that_serves_somebody_says_who_loses_it(store: 
     [
         ({"defaultVariant": "on"}, "all", []),
         ({"defaultVariant": "off"}, None, []),
-        ({"state": "DISABLED", "defaultVariant": "on"}, None, []),
+        (
+            {"state": "DISABLED", "defaultVariant": "on"},
+            None,
+            ["the flag is switched off now, so that callers take their own default"],
+        ),
         ({"defaultVariant": "off", "targeting": {"if": [True, "on"]}}, "whom its own targeting says", []),
         ({"defaultVariant": "red"}, None, ['the flag serves "red" now, which the plan does not']),
     ],

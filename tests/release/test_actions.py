@@ -53,8 +53,10 @@ def advance(at: Release, stage: str | None = None, *, now: int = 0, actor: str =
 
 def refused(error: ActionRefused) -> tuple[str, str]:
     prefix, _, cause = str(error).partition(': release of flag "checkout": ')
-    assert cause.endswith("; nothing was changed")
-    return f"{prefix}: {cause.removesuffix('; nothing was changed')}", error.instead
+    action = error.instead
+    would = "" if action == prefix else f"; `flagrelay release {action} checkout` would fit"
+    assert cause.endswith(f"{would}; nothing was changed")
+    return f"{prefix}: {cause.removesuffix(f'{would}; nothing was changed')}", action
 
 
 # -- plan ----------------------------------------------------------------------------------------------------
@@ -107,6 +109,18 @@ def test_under_way_variants_and_salt_stay_as_they_are(state: State, members: dic
     assert refused(raised.value) == (cause, "abandon")
 
 
+def test_under_way_variants_keep_their_order_by_which_people_are_among_them() -> None:
+    at = release(2, released={"blue": 1, "green": 2}, baseline={"red": 1, "off": 1})
+    other = a_plan(released={"green": 2, "blue": 1}, baseline={"off": 1, "red": 1}, owner="grace")
+    then = actions.plan(at, other, 9)
+    assert (then.plan.owner, [*then.plan.released], [*then.plan.baseline]) == (
+        "grace",
+        ["blue", "green"],
+        ["red", "off"],
+    )
+    assert compile_release(then, FLAG)["targeting"] == compile_release(at, FLAG)["targeting"]
+
+
 def test_the_gates_of_what_was_reached_may_change() -> None:
     gated = [STAGES[0], {**STAGES[1], "minimum": "1h", "approval": True}, *STAGES[2:]]
     at = actions.plan(release(2), a_plan(gated), 9)
@@ -144,7 +158,7 @@ def test_a_stage_that_takes_an_approval_is_entered_after_another_person_agreed()
     assert raised.value.stage == "beta"
     own = actions.approve(at, None, "ada")
     assert own.approvals == {"beta": ("ada",)}
-    with pytest.raises(ApprovalMissing, match="was approved by nobody"):
+    with pytest.raises(ApprovalMissing, match="was approved by ada, who is not to be the one who enters it"):
         advance(own, now=HOUR)
     both = actions.approve(own, None, "grace")
     assert advance(both, now=HOUR).stage_name == "beta"
@@ -163,8 +177,12 @@ def test_a_stage_is_approved_by_the_people_it_names() -> None:
     assert refused(raised.value) == ('approve: stage "canary" is approved by grace or joan', "approve")
     one = actions.approve(at, None, "joan")
     assert advance(one).stage_name == "canary"
-    with pytest.raises(ApprovalMissing, match="must be approved by grace or joan, and was approved by nobody"):
+    with pytest.raises(
+        ApprovalMissing, match="must be approved by grace or joan, and was approved by joan, who is not"
+    ):
         advance(one, actor="joan")
+    with pytest.raises(ApprovalMissing, match=r'^finish: stage "canary"'):
+        actions.finish(at, actor="grace", force=True)
 
 
 def test_two_others_are_two_different_people() -> None:
@@ -181,8 +199,8 @@ def test_every_stage_that_is_skipped_must_be_approved_too() -> None:
     at = actions.approve(release(1, GATED), "canary", "grace")
     with pytest.raises(ApprovalMissing, match='stage "beta"'):
         advance(at, "canary", now=HOUR)
-    with pytest.raises(ApprovalMissing, match='stage "beta"'):
-        actions.start(release(0, GATED), "canary", now=0, actor="ada")
+    with pytest.raises(ApprovalMissing, match=r'^start: stage "beta"'):
+        actions.start(release(0, GATED), "canary", now=0, actor="ada", force=True)
 
 
 def test_a_retreat_uses_approvals_up() -> None:
@@ -287,6 +305,22 @@ def test_a_stage_lasts_its_minimum() -> None:
     assert advance(at, now=0, force=True).position == 2
 
 
+def test_no_stage_that_lasts_a_minimum_is_stepped_over_but_by_force() -> None:
+    stages: list[dict[str, Any]] = [{"percent": 1}, {"percent": 2, "minimum": "1d"}, {"percent": 3}, {"percent": 4}]
+    with pytest.raises(TooEarly) as raised:
+        advance(release(1, stages), "4%", now=9 * HOUR)
+    assert str(raised.value) == (
+        'advance: flag "checkout" would step over stage "2%", which lasts 1d at least by the plan: '
+        "enter it first, or say --force; nothing was changed"
+    )
+    for at in (release(0, stages), actions.unrelease(release(3, stages), [], None, now=0)):
+        with pytest.raises(TooEarly, match=r'^start: flag "checkout" would step over stage "2%"'):
+            actions.start(at, "3%", now=9 * HOUR, actor="ada")
+        assert actions.start(at, "2%", now=0, actor="ada").position == 2
+    assert advance(release(1, stages), "4%", now=0, force=True).position == 4
+    assert advance(release(2, stages), "4%", now=24 * HOUR).position == 4
+
+
 def test_a_clock_that_was_set_back_holds_nobody_up_where_there_is_no_minimum() -> None:
     assert advance(actions.retreat(release(3), None, now=HOUR), now=0).position == 3
     at = actions.retreat(release(2, [{"percent": 1, "minimum": "1h"}, {"percent": 2}]), None, now=9 * HOUR)
@@ -353,6 +387,15 @@ def test_without_a_word_more_it_is_unreleased_from_everybody() -> None:
     assert at == Release(a_plan(), State.WITHDRAWN, 0, revision=3, since=9)
 
 
+def test_from_everybody_is_from_everybody_and_no_population() -> None:
+    at = actions.unrelease(release(4), ["everybody"], None, now=9)
+    assert at == Release(a_plan(), State.WITHDRAWN, 0, revision=3, since=9)
+    assert actions.unrelease(at, ["everybody"], None, now=10) is at
+    both = actions.unrelease(release(4), ["everybody", "beta"], None, now=9)
+    assert both == Release(a_plan(), State.WITHDRAWN, 0, ("beta",), revision=3, since=9)
+    assert actions.unrelease(release(4), ["everybody"], "dev-team", now=9).position == 1
+
+
 def test_it_is_unreleased_to_a_stage_or_to_the_last_one_of_a_population() -> None:
     assert actions.unrelease(release(5), [], "internal-50%", now=9).position == 2
     assert actions.unrelease(release(5), [], "internal", now=9).position == 3
@@ -382,6 +425,21 @@ def test_so_many_populations_are_unreleased_at_most() -> None:
     with pytest.raises(ActionRefused) as raised:
         actions.unrelease(at, ["one more"], None, now=0)
     assert refused(raised.value) == ("unrelease: it has 50 blocks, which is the most", "retreat")
+
+
+def test_what_fits_is_what_would_not_be_refused() -> None:
+    def fitting(at: Release, *, killed: bool = False) -> list[str]:
+        return actions.fitting(at, killed=killed)
+
+    always = ["unrelease", "abandon", "detach"]
+    assert fitting(release()) == ["plan", "start", *always]
+    assert fitting(release(2)) == ["plan", "advance", "retreat", "finish", *always]
+    assert fitting(release(5)) == ["plan", "retreat", "finish", *always], "there is no further stage"
+    assert fitting(release(1, GATED)) == ["plan", "advance", "retreat", "finish", "approve", *always]
+    withheld = actions.unrelease(release(2), ["beta"], None, now=0)
+    assert fitting(withheld) == ["plan", "advance", "retreat", "unrelease", "restore", "abandon", "detach"]
+    assert fitting(withheld, killed=True) == ["retreat", *always]
+    assert fitting(actions.abandon(withheld)) == []
 
 
 # -- restore and the ends ------------------------------------------------------------------------------------

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 
 from flagrelay.release import actions
-from flagrelay.release.exposure import EVERYBODY, exposures, shifts
-from flagrelay.release.plan import WHOLE, check_plan
+from flagrelay.release.exposure import exposures, shifts
+from flagrelay.release.plan import EVERYBODY, WHOLE, check_plan
 from flagrelay.release.sample import count
 from flagrelay.release.standing import Release
 from support.releases import STEPS, Step, World, is_exposed, walk, worlds

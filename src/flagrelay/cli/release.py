@@ -13,7 +13,7 @@ from flagrelay.cli.histories import show_entries
 from flagrelay.cli.options import Command, checked_text, json_option, key_argument, who_options
 from flagrelay.cli.output import one_line, print_json
 from flagrelay.cli.proof import end_with, wait_option
-from flagrelay.cli.standings import show_plan, show_release, show_releases
+from flagrelay.cli.standings import show_plan, show_release, show_releases, told_of_kill
 from flagrelay.cli.target import Perform, Target, target_options
 from flagrelay.control import table
 from flagrelay.control.operation import Operation
@@ -274,6 +274,8 @@ def _act(
                 click.echo(f"note: {one_line(note)}", err=True)
         confirm(question, yes=options["yes"])
         members["if_revision"] = preview.release.revision
+        if operation is table.PLAN:
+            members["if_flag_revision"] = preview.flag_revision
 
     async def run(perform: Perform) -> tuple[Acted, Proof | None]:
         acted: Acted = await perform(operation, sample=None if question else sample, **members)
@@ -298,9 +300,7 @@ def _say(acted: Acted, verb: str, *, effect: bool) -> None:
     stands = ENDS.get(release.state) or f"{release.state}, stage {one_line(release.stage)}"
     click.echo(f'flag "{one_line(release.flag)}" is {verb}: {stands} (revision {change.revision})')
     if release.killed:
-        click.echo(
-            f"it is killed all the same: `flagrelay revive {one_line(release.flag)}` brings it back to this", err=True
-        )
+        click.echo(one_line(told_of_kill(release, release.killed)), err=True)
 
 
 def _json(acted: Acted, proof: Proof | None) -> dict[str, Any]:

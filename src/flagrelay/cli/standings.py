@@ -10,10 +10,12 @@ from rich.text import Text
 from flagrelay.cli.asking import show_effect
 from flagrelay.cli.histories import show_entries
 from flagrelay.cli.output import clock, one_line, print_table
+from flagrelay.control.answers import Killed
 from flagrelay.control.reach import Reach, StageReach
 from flagrelay.control.standing import Acted, ReleaseAnswer
 from flagrelay.release.duration import format_duration
-from flagrelay.release.plan import Mix, Plan
+from flagrelay.release.plan import Mix, Plan, check_plan
+from flagrelay.release.sample import telling
 from flagrelay.store.history import HistoryEntry
 
 REACHED, OPEN = "█", "░"
@@ -96,9 +98,7 @@ def show_release(answer: ReleaseAnswer, reach: Reach, last: Sequence[HistoryEntr
     if answer.killed:
         kill = answer.killed
         who = f"killed by {kill.actor} since {clock(kill.at)}: {kill.reason}"
-        console.print(
-            Text(one_line(f"{who}; `flagrelay revive {answer.flag}` brings it back to this"), style="bold red")
-        )
+        console.print(Text(one_line(f"{who}; {told_of_kill(answer, kill)}"), style="bold red"))
     for label in ("description", "owner"):
         if answer.plan.get(label):
             console.print(Text(f"{label}: {one_line(str(answer.plan[label]))}"))
@@ -117,13 +117,22 @@ def show_release(answer: ReleaseAnswer, reach: Reach, last: Sequence[HistoryEntr
     console.print()
     now = reach.now
     exposed = [(each.scope, each.shown + (_keys(now, each.scope) if now else "")) for each in answer.exposures]
-    print_table(("WHO", "HAS IT"), exposed, empty="")
+    once = " once it is revived" if answer.killed else ""
+    print_table(("WHO", f"HAS IT{once.upper()}"), exposed, empty="")
     if now and reach.contexts:
         source = "the sample" if reach.over == "sample" else "open streams"
-        console.print(f"of the contexts of {source}: {_of_sample(reach, now)} have it")
+        console.print(f"of the contexts of {source}: {_of_sample(reach, now)} have it{once}")
     console.print()
     show_entries(last, empty="nothing was done yet")
     console.print(f"\nwhat fits now: {', '.join(answer.fitting)}", style="dim")
+
+
+def told_of_kill(answer: ReleaseAnswer, kill: Killed) -> str:
+    """What everybody has while a flag is killed, and how that ends."""
+    what = "nobody has it" if kill.to is None else f'everybody has "{kill.to}"'
+    told = f"while it is killed, {what}: `flagrelay revive {answer.flag}` brings it back to this"
+    released = kill.to is not None and kill.to in telling(check_plan(answer.plan))
+    return f"{told}, `flagrelay kill {answer.flag}` takes it from everybody" if released else told
 
 
 def bar(answer: ReleaseAnswer) -> str:

@@ -12,8 +12,8 @@ from msgspec import Struct
 from flagrelay.control.session import Session
 from flagrelay.flags.change import Definition
 from flagrelay.flags.snapshot import Snapshot
-from flagrelay.release.exposure import EVERYBODY, Shift, shifts
-from flagrelay.release.plan import Plan
+from flagrelay.release.exposure import Shift, shifts
+from flagrelay.release.plan import EVERYBODY, Plan
 from flagrelay.release.population import keys_of
 from flagrelay.release.sample import Count, count, telling
 from flagrelay.release.standing import Release
@@ -86,6 +86,9 @@ async def counted_effect(
         sample: contexts to count over.
     """
     release, definition = after
+    effect = exact_effect(before[0], release, before[1])
+    if not telling(release.plan):
+        return effect
     held = await read_flag_snapshot(session.store, session.environment, release.flag)
     then, now = (_with(held, release.flag, each) for each in (before[1], definition))
 
@@ -93,7 +96,6 @@ async def counted_effect(
         found = await asyncio.to_thread(count, release.flag, telling(release.plan), then, now, contexts)
         return _counted(over, found)
 
-    effect = exact_effect(before[0], release, before[1])
     for shift in effect.shifts:
         keys = keys_of(held.evaluators.get(shift.scope))
         if keys:

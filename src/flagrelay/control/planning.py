@@ -3,6 +3,7 @@
 from itertools import pairwise
 from typing import Any
 
+import orjson
 from msgspec import field
 
 from flagrelay.control.answers import AnyReason, Key, Request, Revision, Sample
@@ -10,11 +11,17 @@ from flagrelay.control.flags import check_revision
 from flagrelay.control.session import Session
 from flagrelay.control.standing import Acted
 from flagrelay.control.stepping import Action, carry_out, original, refuse_killed
-from flagrelay.errors import ActionRefused, FlagMissing
+from flagrelay.errors import ActionRefused, DefinitionError, FlagMissing
 from flagrelay.flags.change import Definition
+from flagrelay.flags.definition import MAX_DEFINITION_BYTES, MAX_KEY_LENGTH
+from flagrelay.flags.equality import same
 from flagrelay.release import actions
+from flagrelay.release.actions import MAX_BLOCKS
 from flagrelay.release.compiler import compile_release
 from flagrelay.release.plan import Plan, check_plan, check_variants
+from flagrelay.release.sample import telling
+from flagrelay.release.standing import Release
+from flagrelay.release.states import State
 from flagrelay.store.reading import (
     FlagEntry,
     ReleaseEntry,
@@ -23,12 +30,15 @@ from flagrelay.store.reading import (
     read_flag_release,
 )
 
+ROOM = 2 * MAX_BLOCKS * (4 * MAX_KEY_LENGTH + 32) + 1024
+"""Bytes that un-releases may add to a flag, and that are kept for them: a block, or a limit, for each name."""
+
 
 class PutPlan(Request, kw_only=True):
     """A plan for a flag.
 
     `replace_targeting` lets it replace targeting that the flag has of its own. With `preview` nothing is written, and
-    the answer says what would be.
+    the answer says what would be. `if_flag_revision` is the flag's revision, as a preview had it; 0: it is not there.
     """
 
     key: Key
@@ -38,6 +48,7 @@ class PutPlan(Request, kw_only=True):
     sample: Sample = field(default_factory=list)
     reason: AnyReason = ""
     if_revision: Revision | None = None
+    if_flag_revision: Revision | None = None
 
 
 async def put_plan(session: Session, request: PutPlan) -> Acted:
@@ -48,14 +59,22 @@ async def put_plan(session: Session, request: PutPlan) -> Acted:
     base = _base_of_plan(environment, plan, flag, entry, replace=request.replace_targeting)
     check_variants(plan, base["variants"])
     check_revision(f'release "{plan.flag}"', request.if_revision, entry.revision if entry else 0)
+    check_revision(f'flag "{plan.flag}"', request.if_flag_revision, flag.revision if flag else 0)
     release = actions.plan(entry.release if entry else None, plan, await read_clock(store, environment))
     refuse_killed(flag)
+    _check_room(release.plan, base)
     action = Action(
         "plan",
         lambda _release, _now: release,
         request.reason,
         detail={"plan": plan.as_json()},
-        notes=[*_of_another_variant(plan, flag, entry), *await _order_of_risk(session, plan)],
+        notes=[
+            *_of_what_is_served(plan, flag, entry),
+            *_of_values(plan, flag),
+            *_of_what_is_withheld(release),
+            *_of_what_cannot_be_counted(plan),
+            *await _order_of_risk(session, plan),
+        ],
     )
     return await carry_out(session, request, action, (flag, entry), (release, compile_release(release, base)))
 
@@ -73,12 +92,58 @@ def plan_for(key: str, document: object) -> Plan:
     return plan
 
 
-def _of_another_variant(plan: Plan, flag: FlagEntry | None, entry: ReleaseEntry | None) -> list[str]:
+def _of_what_is_served(plan: Plan, flag: FlagEntry | None, entry: ReleaseEntry | None) -> list[str]:
     """That a plain flag gives everybody what the plan neither releases nor takes for the baseline."""
-    default = flag.definition.get("defaultVariant") if flag and entry is None else None
+    if flag is None or entry is not None:
+        return []
+    if flag.definition["state"] == "DISABLED":
+        return ["the flag is switched off now, so that callers take their own default: they will have the baseline"]
+    default = flag.definition.get("defaultVariant")
     if default is None or default in plan.released or default in plan.baseline:
         return []
     return [f'the flag serves "{default}" now, which the plan does not: everybody will have the baseline']
+
+
+def _of_values(plan: Plan, flag: FlagEntry | None) -> list[str]:
+    """That variants keep their names, and get other values."""
+    return [f'variant "{name}" gets another value: whoever has it has that at once' for name in _revalued(plan, flag)]
+
+
+def _of_what_is_withheld(release: Release) -> list[str]:
+    """From whom the flag stays taken, whatever the stages say."""
+    withheld = [f"un-released from {name}" for name in release.blocks]
+    withheld += [f"limited to {name}" for name in release.only]
+    return [f"it stays {' and '.join(withheld)}, whatever its stages give"] if withheld else []
+
+
+def _of_what_cannot_be_counted(plan: Plan) -> list[str]:
+    if telling(plan):
+        return []
+    return ["released and baseline have the same variants, in other shares: who has what is released is not counted"]
+
+
+def _revalued(plan: Plan, flag: FlagEntry | None) -> list[str]:
+    """The variants of a plan that have another value than the flag has now."""
+    if flag is None or plan.variants is None:
+        return []
+    before = original(flag)["variants"]
+    return [name for name, value in plan.variants.items() if name in before and not same(value, before[name])]
+
+
+def _check_room(plan: Plan, base: Definition) -> None:
+    """Refuse a plan that could not be entered, or not be taken back, since its flag would be too large.
+
+    Raises:
+        DefinitionError: it is that large.
+    """
+    stages = range(len(plan.stages) + 1)
+    largest = max(
+        len(orjson.dumps(compile_release(Release(plan, State.RUNNING, at) if at else Release(plan), base)))
+        for at in stages
+    )
+    if largest > MAX_DEFINITION_BYTES - ROOM:
+        cause = f"its flag would have up to {largest} bytes as JSON; the most is {MAX_DEFINITION_BYTES - ROOM}"
+        raise DefinitionError(f'plan of flag "{plan.flag}"', "", f"{cause}, so that it can be un-released from anybody")
 
 
 async def _order_of_risk(session: Session, plan: Plan) -> list[str]:
@@ -102,6 +167,9 @@ def _base_of_plan(
             raise FlagMissing(environment, plan.flag)
         return {"variants": dict(plan.variants)}
     base = original(flag)
+    if entry and entry.release.state is not State.PLANNED and (others := _revalued(plan, flag)):
+        cause = f'under way, variant "{others[0]}" keeps its value: abandon it, and plan anew'
+        raise ActionRefused(plan.flag, "plan", cause, "abandon")
     if entry is None and base.get("targeting") and not replace:
         cause = "the flag has targeting of its own, which the release would replace: say --replace-targeting"
         raise ActionRefused(plan.flag, "plan", cause, "plan")

@@ -50,6 +50,7 @@ class Reach(Struct, kw_only=True):
     """What each stage reaches, as if nothing were taken back; and what the release reaches as it stands.
 
     `over` says what was counted over: a `sample`, the contexts of open `streams`, or nothing; `contexts` how many.
+    Nobody is counted where baseline and released have the same variants, which do not tell who has what.
     """
 
     over: str
@@ -73,7 +74,10 @@ async def count_reach(session: Session, request: CountReach) -> Reach:
     )
     over = "sample" if request.sample else "streams"
     contexts: Sequence[Mapping[str, Any]] = [*request.sample] or [*session.contexts()]
-    counting = _Counting(held, variants, contexts, _lists(held.evaluators, plan.populations))
+    lists = _lists(held.evaluators, plan.populations)
+    if not telling(plan):
+        contexts, lists = [], {}
+    counting = _Counting(held, variants, contexts, lists)
     releases = [Release(plan, State.RUNNING, position) for position in range(1, len(plan.stages) + 1)]
     stages = [await asyncio.to_thread(counting.at, release) for release in releases]
     return Reach(

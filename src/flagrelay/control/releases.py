@@ -121,7 +121,7 @@ async def retreat(session: Session, request: RetreatTo) -> Acted:
     def left(release: Release, now: int) -> Release:
         return actions.retreat(release, request.to, now=now)
 
-    return await act(session, request, Action("retreat", left, request.reason, narrows=True, waits=False))
+    return await act(session, request, Action("retreat", left, request.reason, narrows=True))
 
 
 async def unrelease(session: Session, request: Unrelease) -> Acted:
@@ -131,7 +131,7 @@ async def unrelease(session: Session, request: Unrelease) -> Acted:
         return actions.unrelease(release, request.from_, request.to, now=now)
 
     detail = {"from": request.from_, "to": request.to}
-    action = Action("unrelease", taken, request.reason, narrows=True, waits=False, detail=detail)
+    action = Action("unrelease", taken, request.reason, narrows=True, detail=detail)
     for _ in range(UNRELEASE_TRIES):
         try:
             return await act(session, request, action)
@@ -166,7 +166,7 @@ async def abandon(session: Session, request: End) -> Acted:
     def abandoned(release: Release, _now: int) -> Release:
         return actions.abandon(release)
 
-    return await act(session, request, Action("abandon", abandoned, request.reason, narrows=True, waits=False))
+    return await act(session, request, Action("abandon", abandoned, request.reason, narrows=True))
 
 
 async def detach(session: Session, request: End) -> Acted:
@@ -175,7 +175,7 @@ async def detach(session: Session, request: End) -> Acted:
     def detached(release: Release, _now: int) -> Release:
         return actions.detach(release)
 
-    return await act(session, request, Action("detach", detached, request.reason, waits=False))
+    return await act(session, request, Action("detach", detached, request.reason))
 
 
 async def approve(session: Session, request: Approve) -> Acted:
@@ -184,4 +184,4 @@ async def approve(session: Session, request: Approve) -> Acted:
     def approved(release: Release, _now: int) -> Release:
         return actions.approve(release, request.stage, session.actor)
 
-    return await act(session, request, Action("approve", approved, request.reason, waits=False))
+    return await act(session, request, Action("approve", approved, request.reason))

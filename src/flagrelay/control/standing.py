@@ -6,10 +6,10 @@ from msgspec import Struct
 
 from flagrelay.control.answers import Change, Killed, killed_of
 from flagrelay.control.effect import Effect
+from flagrelay.release.actions import fitting
 from flagrelay.release.exposure import exposures
 from flagrelay.release.plan import WHOLE
 from flagrelay.release.standing import Release
-from flagrelay.release.states import fitting
 from flagrelay.store.reading import FlagEntry, ReleaseEntry
 
 
@@ -59,14 +59,16 @@ class ReleaseAnswer(Struct, kw_only=True):
 class Acted(Struct, kw_only=True):
     """What an action did, or would do.
 
-    The release after it, who gains and loses, the flag that it compiles to, and the change that was written; null for a
-    preview. `notes` are sentences about what is allowed, and may not be meant.
+    The release after it, who gains and loses, the flag that it compiles to and that flag's revision (0: it is not there
+    yet), and the change that was written; null for a preview. `notes` are sentences about what is allowed, and may not
+    be meant.
     """
 
     release: ReleaseAnswer
     effect: Effect
     notes: list[str]
     definition: dict[str, Any]
+    flag_revision: int
     change: Change | None
 
 
@@ -106,5 +108,5 @@ def answer_of(entry: ReleaseEntry, flag: FlagEntry | None) -> ReleaseAnswer:
         exposures=exposed_of(release),
         plan=release.plan.as_json(),
         killed=killed_of(flag.killed) if flag else None,
-        fitting=fitting(release.state),
+        fitting=fitting(release, killed=bool(flag and flag.killed)),
     )

@@ -17,6 +17,7 @@ from flagrelay.flags.change import Definition
 from flagrelay.flags.definition import check_flag
 from flagrelay.release.compiler import compile_release
 from flagrelay.release.standing import Release
+from flagrelay.release.states import GIVING
 from flagrelay.store.reading import (
     FlagEntry,
     ReleaseEntry,
@@ -61,8 +62,6 @@ class Action:
     reason: str
     narrows: bool = False
     """Whether it takes away: done at once."""
-    waits: bool = True
-    """Whether it waits until a flag that is killed is revived."""
     detail: Mapping[str, Any] = member(default_factory=dict)
     notes: Sequence[str] = ()
     """What is allowed, and may not be meant."""
@@ -80,7 +79,7 @@ async def act(session: Session, request: Step, action: Action) -> Acted:
     flag, entry = await held_release(session, request.key)
     check_revision(f'release "{request.key}"', request.if_revision, entry.revision)
     release = action.step(entry.release, await read_clock(session.store, session.environment))
-    if action.waits:
+    if action.name in GIVING:
         refuse_killed(flag)
     definition = compile_release(release, original(flag))
     return await carry_out(session, request, action, (flag, entry), (release, definition))
@@ -108,12 +107,15 @@ async def carry_out(
         effect = await counted_effect(session, (then, served), (release, shown), request.sample)
     else:
         effect = exact_effect(then, release, served)
+    if flag and flag.killed:
+        effect.shifts = []  # whatever the release gives or takes, everybody has what the kill says
     written = ReleaseEntry(change.revision if change and change.changed else entry.revision if entry else 0, release)
     return Acted(
         release=answer_of(written, flag),
         effect=effect,
         notes=list(action.notes),
         definition=dict(definition),
+        flag_revision=change.revision if change and change.changed else flag.revision if flag else 0,
         change=change,
     )
 

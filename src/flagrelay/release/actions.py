@@ -4,10 +4,11 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from flagrelay.errors import ActionRefused, ApprovalMissing, DefinitionError, TooEarly
+from flagrelay.release import states
 from flagrelay.release.duration import format_duration
-from flagrelay.release.plan import WHOLE, Plan, Stage
+from flagrelay.release.plan import EVERYBODY, WHOLE, Plan, Stage
 from flagrelay.release.standing import Release
-from flagrelay.release.states import Action, State, transition
+from flagrelay.release.states import GIVING, Action, State, transition
 
 MAX_BLOCKS = 50
 """Populations that one release may be taken back from, and that it may be limited to."""
@@ -24,6 +25,8 @@ def plan(release: Release | None, wanted: Plan, now: int) -> Release:
     state = transition(wanted.flag, release.state, Action.PLAN)
     if release.state is not State.PLANNED:
         _refuse_another(release, wanted)
+        # The hash goes through variants in their order: another one would move people between them.
+        wanted = replace(wanted, released=release.plan.released, baseline=release.plan.baseline)
     kept = {stage.name for stage in wanted.stages if stage in release.plan.stages}  # nobody agreed to another one
     approvals = {name: people for name, people in release.approvals.items() if name in kept}
     return _next(release, state, plan=wanted, approvals=approvals)
@@ -55,22 +58,23 @@ def start(release: Release, stage: str | None, *, now: int, actor: str, force: b
 
     Raises:
         ActionUnfit: it has started.
+        TooEarly, ApprovalMissing, ActionRefused: as `advance`.
     """
     state = transition(release.flag, release.state, Action.START)
-    return _enter(release, state, stage, now=now, actor=actor, force=force)
+    return _enter(release, state, Action.START, stage, now=now, actor=actor, force=force)
 
 
 def advance(release: Release, stage: str | None, *, now: int, actor: str, force: bool = False) -> Release:
-    """Enter the next stage, or a later one that is named; `force` disregards the minimum time of the one it is at.
+    """Enter the next stage, or a later one that is named; `force` disregards how long stages last at least.
 
     Raises:
         ActionUnfit: it has not started.
-        TooEarly: the stage that it is at has not lasted its minimum.
+        TooEarly: the stage that it is at, or one that it would step over, has not lasted its minimum.
         ApprovalMissing: a stage that it would enter takes an approval.
         ActionRefused: there is no such later stage.
     """
     state = transition(release.flag, release.state, Action.ADVANCE)
-    return _enter(release, state, stage, now=now, actor=actor, force=force)
+    return _enter(release, state, Action.ADVANCE, stage, now=now, actor=actor, force=force)
 
 
 def retreat(release: Release, stage: str | None, *, now: int) -> Release:
@@ -93,19 +97,26 @@ def unrelease(release: Release, blocked: Collection[str], to: str | None, *, now
 
     Whatever it was, this only ever takes away. The same release where it takes nothing away.
 
+    Args:
+        release: as it stands.
+        blocked: the populations; `everybody` is as much as none, which is everybody.
+        to: who keeps it: those up to a stage, or a population.
+        now: the time (µs).
+
     Raises:
         ActionRefused: from more populations than can be blocked.
     """
     transition(release.flag, release.state, Action.UNRELEASE)
-    if to is None and not blocked:
-        return _back(release, 0, now) if release.position else release
-    changed = replace(release, blocks=_few(release, "blocks", {*release.blocks, *blocked}))
+    blocks = _few(release, "blocks", {*release.blocks, *blocked} - {EVERYBODY})
+    changed, position = replace(release, blocks=blocks), None
     if to is not None:
         position = _stage_for(release.plan, to)
         if position is None:
             changed = replace(changed, only=_few(release, "limits", {*release.only, to}))
-        elif position < release.position:
-            changed = _back(changed, position, now)
+    elif EVERYBODY in blocked or not blocked:
+        position = 0
+    if position is not None and position < release.position:
+        changed = _back(changed, position, now)
     return release if changed == release else replace(changed, revision=release.revision + 1)
 
 
@@ -150,7 +161,7 @@ def finish(release: Release, *, actor: str, force: bool = False) -> Release:
     if not force and not any(stage.population is None and stage.share == WHOLE for stage in release.reached):
         cause = f'it is at stage "{release.stage_name}", and not with everybody: advance first, or say --force'
         raise ActionRefused(release.flag, "finish", cause, "advance")
-    _check_approvals(release, release.plan.stages[release.position :], actor)
+    _check_approvals(release, Action.FINISH, release.plan.stages[release.position :], actor)
     return _next(release, state)
 
 
@@ -162,6 +173,18 @@ def abandon(release: Release) -> Release:
 def detach(release: Release) -> Release:
     """End it: the flag stays as it is, and is plain."""
     return _next(release, transition(release.flag, release.state, Action.DETACH))
+
+
+def fitting(release: Release, *, killed: bool) -> list[str]:
+    """What may be done with a release as it stands, and with its flag `killed` or not, by the names of commands."""
+    ahead = release.plan.stages[release.position :]
+    unfit: set[str] = {*GIVING} if killed else set()
+    if not ahead:
+        unfit |= {Action.START, Action.ADVANCE}
+    if not any(stage.approval for stage in ahead):
+        unfit.add(Action.APPROVE)
+    unfit.add(Action.FINISH if release.blocks or release.only else Action.RESTORE)
+    return [name for name in states.fitting(release.state) if name not in unfit]
 
 
 def find_stage(plan: Plan, name: str) -> int:
@@ -193,31 +216,45 @@ def _stage_for(plan: Plan, name: str) -> int | None:
     return position
 
 
-def _enter(release: Release, state: State, stage: str | None, *, now: int, actor: str, force: bool) -> Release:
+def _enter(
+    release: Release, state: State, action: Action, stage: str | None, *, now: int, actor: str, force: bool
+) -> Release:
     stages = release.plan.stages
     position = release.position + 1 if stage is None else find_stage(release.plan, stage)
     if position > len(stages):
-        raise ActionRefused(release.flag, "advance", f'it is at its last stage, "{release.stage_name}"', "finish")
+        raise ActionRefused(release.flag, action, f'it is at its last stage, "{release.stage_name}"', "finish")
     if position <= release.position:
         cause = f'stage "{stage}" is reached already: the release is at stage "{release.stage_name}"'
-        raise ActionRefused(release.flag, "advance", cause, "retreat")
-    if release.stage and not force:
-        lasts = max(0.0, (now - release.since) / 1e6)  # a clock may have been set back
-        left = release.stage.minimum - lasts
-        if left > 0:
-            lasted = format_duration(lasts)
-            least = format_duration(release.stage.minimum)
-            raise TooEarly(release.flag, release.stage.name, lasted, least, format_duration(left))
-    _check_approvals(release, stages[release.position : position], actor)
+        raise ActionRefused(release.flag, action, cause, "retreat")
+    if not force:
+        _check_minima(release, action, stages[release.position : position - 1], now)
+    _check_approvals(release, action, stages[release.position : position], actor)
     return _next(release, state, position=position, since=now)
 
 
-def _check_approvals(release: Release, stages: Iterable[Stage], actor: str) -> None:
+def _check_minima(release: Release, action: Action, skipped: Iterable[Stage], now: int) -> None:
+    """Refuse to leave a stage that has not lasted its minimum, and to step over one that has any."""
+    lasts = max(0.0, (now - release.since) / 1e6)  # a clock may have been set back
+    left = release.stage.minimum - lasts if release.stage else 0
+    if release.stage and left > 0:
+        least = format_duration(release.stage.minimum)
+        lasted, rest = format_duration(lasts), format_duration(left)
+        raise TooEarly(release.flag, action, release.stage.name, lasted, least, rest)
+    for each in skipped:
+        if each.minimum:
+            least = format_duration(each.minimum)
+            raise TooEarly(release.flag, action, each.name, "", least, least)
+
+
+def _check_approvals(release: Release, action: Action, stages: Iterable[Stage], actor: str) -> None:
     """Refuse to enter stages to which too few others have agreed."""
     for each in stages:
-        others = [person for person in release.approvals.get(each.name, ()) if person != actor]
-        if len(others) < each.approval.count:
-            raise ApprovalMissing(release.flag, each.name, str(each.approval), _names(others))
+        given = release.approvals.get(each.name, ())
+        if len({*given} - {actor}) < each.approval.count:
+            named = [
+                f"{person}, who is not to be the one who enters it" if person == actor else person for person in given
+            ]
+            raise ApprovalMissing(release.flag, action, each.name, str(each.approval), " and ".join(named) or "nobody")
 
 
 def _back(release: Release, position: int, now: int) -> Release:
@@ -244,7 +281,3 @@ def _refuse_another(release: Release, wanted: Plan) -> None:
     if exposes != [(stage.name, stage.population, stage.share) for stage in wanted.stages[: release.position]]:
         cause = f'the stages up to "{release.stage_name}" are reached, and stay as they are'
         raise ActionRefused(release.flag, "plan", cause, "retreat")
-
-
-def _names(people: Collection[str]) -> str:
-    return ", ".join(people) or "nobody"

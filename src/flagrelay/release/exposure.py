@@ -7,13 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from flagrelay.release.compiler import shares
-from flagrelay.release.plan import WHOLE, percent
+from flagrelay.release.plan import EVERYBODY, WHOLE, percent
 from flagrelay.release.standing import Release
 from flagrelay.release.states import State
-
-EVERYBODY = "everybody"
-"""The scope of who is in no population that the release names."""
-
 
 UNRELEASED = "un-released"
 

@@ -15,6 +15,9 @@ Mix = Mapping[str, int]
 WHOLE = 100_000
 """Parts of a population that percentages are counted in: 100 %, to three decimals."""
 
+EVERYBODY = "everybody"
+"""The scope of who is in no population that a release names; no population may be called so."""
+
 MAX_STAGES = 50
 MAX_WEIGHT = 1_000_000
 MAX_TEXT = 1000
@@ -198,6 +201,10 @@ def _stage(subject: str, path: str, value: object) -> Stage:
     population = members.get("population")
     if population is not None and not (isinstance(population, str) and _KEY.fullmatch(population)):
         raise DefinitionError(subject, f"{path}.population", "should be the name of a population")
+    if population == EVERYBODY:
+        raise DefinitionError(
+            subject, f"{path}.population", "everybody is no population: leave it out, and say percent"
+        )
     if population is None and "percent" not in members:
         raise DefinitionError(subject, path, "names neither a population nor a percentage")
     share = _share(subject, f"{path}.percent", members.get("percent", 100))

@@ -28,9 +28,12 @@ class Count:
 
 
 def telling(plan: Plan) -> Mix:
-    """The variants that tell who has what is released: those that the baseline does not have too, if there are any."""
+    """The variants that tell who has what is released: those that the baseline does not have too, if there are any.
+
+    None where both have the same, in other shares: nobody can be said to have what is released.
+    """
     own = {name: weight for name, weight in plan.released.items() if name not in plan.baseline}
-    return own or plan.released
+    return own or ({} if plan.released.keys() == plan.baseline.keys() else plan.released)
 
 
 def count(

@@ -40,6 +40,9 @@ class Action(StrEnum):
     DETACH = "detach"
 
 
+GIVING = (Action.PLAN, Action.START, Action.ADVANCE, Action.RESTORE, Action.FINISH)
+"""What may give a flag to people. It waits until a flag that is killed is revived."""
+
 _ANYWHERE = {
     Action.APPROVE: None,
     Action.UNRELEASE: None,
@@ -82,6 +85,6 @@ def transition(flag: str, state: State, action: Action) -> State:
 
 
 def fitting(state: State) -> list[str]:
-    """What may be done in a state, by the names of commands."""
+    """What may be done in a state, whatever else, by the names of commands."""
     names = [action for held, action in TRANSITIONS if held is state]
     return list(dict.fromkeys("retreat" if action is Action.WITHDRAW else action.value for action in names))
