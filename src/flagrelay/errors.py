@@ -23,6 +23,7 @@ FlagrelayError
 │   ├── ReleaseMissing      the flag has no release
 │   ├── PopulationMissing   no such population
 │   ├── PopulationUsed      a population that flags or releases name
+│   ├── PopulationWithheld  a population that a flag was taken back from, or is limited to
 │   ├── RelayMissing        no relay of that id reports
 │   └── AccessKeyMissing    no access key with that id
 ├── ReleaseError            an action that a release does not take now
@@ -241,6 +242,22 @@ class PopulationUsed(StoreError):
         super().__init__(f'population "{name}" is used by {shown}; nothing was changed')
         self.name = name
         self.users = tuple(users)
+
+
+class PopulationWithheld(StoreError):
+    """An edit of a population by which people would have a flag again that was taken from them.
+
+    Args:
+        name: the population.
+        why: which flag, and how it was taken: `flag "checkout-v2" is un-released from it`.
+    """
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(
+            f'population "{name}": {why}, so that who is in it by then may have the flag again: restore it first, or '
+            "say --force; nothing was changed"
+        )
+        self.name = name
 
 
 class RelayMissing(StoreError):

@@ -15,17 +15,19 @@ from flagrelay.errors import (
     InputError,
     PopulationMissing,
     PopulationUsed,
+    PopulationWithheld,
 )
 from flagrelay.store.connection import Store
 from flagrelay.store.history import read_history
 from flagrelay.store.reading import read_snapshot, read_state
 from flagrelay.store.writing import Draft, write_change
-from support.released import DOCUMENT, KEY, do, populate, unchanged
+from support.released import DOCUMENT, KEY, POPULATIONS, do, populate, unchanged
 from support.stores import ENVIRONMENT, everything, flag, put
 
 pytestmark = pytest.mark.usefixtures("desk")
 
 RULE = {"==": [{"var": "plan"}, "beta"]}
+OTHER = {"==": [{"var": "plan"}, "free"]}
 
 
 async def rule(store: Store, name: str) -> Any:
@@ -261,3 +263,44 @@ async def test_the_largest_list_of_keys_is_put_and_told(store: Store) -> None:
     await unchanged(store, InputError, sentence, table.PUT_POPULATION, name="p", keys=[*keys, "one"])
     await put(store, "a")
     await do(store, table.DELETE_POPULATION, name="p")
+
+
+# -- what was taken from a population ------------------------------------------------------------------------------
+
+
+async def test_nobody_gets_a_flag_again_that_was_taken_from_a_population_by_an_edit_of_that_population(
+    store: Store,
+) -> None:
+    await populate(store, keys={"in": [{"var": "targetingKey"}, ["a", "b"]]})
+    await do(store, table.PLAN, key=KEY, plan=DOCUMENT)
+    unrelease: dict[str, Any] = {"key": KEY, "from": ["beta", "keys"], "reason": "why"}
+    await do(store, table.UNRELEASE, **unrelease)
+    await do(store, table.UNRELEASE, key=KEY, to="eu", reason="why")
+    put_it = table.PUT_POPULATION
+    sentence = f'flag "{KEY}" is un-released from it, so that .* restore it first, or say --force'
+    await unchanged(store, PopulationWithheld, sentence, put_it, name="beta", rule=OTHER)
+    await unchanged(store, PopulationWithheld, sentence, put_it, name="keys", keys=["a", "c"])
+    await unchanged(store, PopulationWithheld, f'flag "{KEY}" is limited to it', put_it, name="eu", keys=["a"])
+    nothing_to_them: list[dict[str, Any]] = [
+        {"name": "keys", "keys": ["a", "b", "c"]},
+        {"name": "beta", "rule": POPULATIONS["beta"], "risk": 3},
+        {"name": "dev", "rule": OTHER},
+    ]
+    for members in nothing_to_them:
+        assert (await do(store, put_it, **members)).changed, "this gives nothing to anybody from whom it was taken"
+    assert (await do(store, put_it, name="beta", rule=OTHER, force=True)).changed
+    await do(store, table.RESTORE, key=KEY, population="keys", reason="why")
+    assert (await do(store, put_it, name="keys", keys=["c"])).changed
+
+
+async def test_history_tells_an_edit_of_who_is_in_it_from_one_of_what_is_said_of_it(store: Store) -> None:
+    await do(store, table.PUT_POPULATION, name="p", rule=RULE)
+    await do(store, table.PUT_POPULATION, name="p", rule=RULE, description="who")
+    await do(store, table.PUT_POPULATION, name="p", risk=8)
+    actions = [entry.action async for entry in read_history(store, ENVIRONMENT)]
+    assert actions == ["populations describe", "populations describe", "populations put"]
+
+
+async def test_no_population_is_called_everybody(store: Store) -> None:
+    why = "that is what everybody is called who is in no population"
+    await unchanged(store, DefinitionError, why, table.PUT_POPULATION, name="everybody", rule=RULE)

@@ -75,6 +75,7 @@ def list_(as_json: bool, target: Target) -> None:
 @click.option(
     "--risk", type=click.IntRange(0, 1000), metavar="NUMBER", help="The lower, the earlier one releases to them."
 )
+@click.option("--force", is_flag=True, help="Although a flag is un-released from it, and others would be in it.")
 @who_options()
 @wait_option
 @json_option
@@ -89,6 +90,7 @@ def put(
     keys_path: str | None,
     description: str | None,
     risk: int | None,
+    force: bool,
     reason: str,
     wait: float,
     as_json: bool,
@@ -107,6 +109,7 @@ def put(
         "keys": None if keys_path is None else _keys(keys_path),
         "description": description,
         "risk": risk,
+        "force": force or None,
     }
     what = f'population "{name}" is written'
     change(

@@ -14,6 +14,7 @@ FAULTS: tuple[tuple[type[errors.FlagrelayError], int, str], ...] = (
     (errors.NotKilled, 409, "NOT_KILLED"),
     (errors.Released, 409, "HAS_RELEASE"),
     (errors.PopulationUsed, 409, "POPULATION_USED"),
+    (errors.PopulationWithheld, 409, "POPULATION_WITHHELD"),
     (errors.ActionUnfit, 409, "ACTION_UNFIT"),
     (errors.TooEarly, 409, "TOO_EARLY"),
     (errors.ApprovalMissing, 409, "APPROVAL_MISSING"),

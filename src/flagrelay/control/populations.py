@@ -10,10 +10,12 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field
 from flagrelay.control.answers import AnyReason, Change, Name, Request, Revision, Sample, change_of
 from flagrelay.control.flags import check_revision
 from flagrelay.control.session import Session
-from flagrelay.errors import Conflict, DefinitionError, PopulationMissing, PopulationUsed
+from flagrelay.errors import Conflict, DefinitionError, PopulationMissing, PopulationUsed, PopulationWithheld
 from flagrelay.flags.change import Rule
 from flagrelay.flags.definition import check_population
+from flagrelay.flags.equality import same
 from flagrelay.flags.snapshot import Snapshot
+from flagrelay.release.plan import EVERYBODY
 from flagrelay.release.population import (
     MAX_DESCRIPTION,
     MAX_KEYS,
@@ -88,7 +90,8 @@ class GetPopulation(Request, kw_only=True):
 class PutPopulation(Request, kw_only=True):
     """A population by its rule, or by one of the simple forms; by none of them, to change what is said of it.
 
-    What is left out of `description` and `risk` stays as it is.
+    What is left out of `description` and `risk` stays as it is. `force`: although a release is un-released from it, or
+    limited to it, and others would be in it.
     """
 
     name: Name
@@ -99,6 +102,7 @@ class PutPopulation(Request, kw_only=True):
     keys: Annotated[list[str], Meta(min_length=1, max_length=MAX_KEYS)] | UnsetType = UNSET
     description: Annotated[str, Meta(max_length=MAX_DESCRIPTION)] | UnsetType = UNSET
     risk: Annotated[int, Meta(ge=0, le=MAX_RISK)] | UnsetType | None = UNSET
+    force: bool = False
     reason: AnyReason = ""
     if_revision: Revision | None = None
 
@@ -147,12 +151,17 @@ async def get_population(session: Session, request: GetPopulation) -> WholePopul
 async def put_population(session: Session, request: PutPopulation) -> Change:
     """Create a population, or change it."""
     name = request.name
+    if name == EVERYBODY:
+        raise DefinitionError(f'population "{name}"', "", "that is what everybody is called who is in no population")
     state = await read_state(session.store, session.environment)
     revision, held = state.evaluators.get(name, (0, None))
     check_revision(f'population "{name}"', request.if_revision, revision)
     rule = _wanted_rule(request)
     if rule is None and held is None:
         raise DefinitionError(f'population "{name}"', "", "it is not there yet, so it takes a rule, or a simple form")
+    another = rule is not None and not (held is not None and same(rule, held))
+    if another and not request.force and (why := withheld_from(state, name, rule)):
+        raise PopulationWithheld(name, why)
     before = state.about.get(name, {})
     about = check_about(
         name,
@@ -165,7 +174,7 @@ async def put_population(session: Session, request: PutPopulation) -> Change:
         evaluators={name: held if rule is None else rule},
         expected_evaluators={name: revision},
         about={name: about.as_json()},
-        action="populations put",
+        action="populations put" if another else "populations describe",
         actor=session.actor,
         reason=request.reason,
     )
@@ -259,6 +268,21 @@ def users_of(state: State) -> dict[str, list[str]]:
         for name in held.release.populations:
             users.setdefault(name, []).append(f'the release of flag "{key}"')
     return users
+
+
+def withheld_from(state: State, name: str, rule: Rule | None) -> str:
+    """Which flag was taken from a population, or is limited to it, so that by another rule somebody may have it again.
+
+    Empty for none, and for lists of targeting keys between which nobody gets it.
+    """
+    held = state.evaluators[name][1] if name in state.evaluators else None
+    before, after = ({*(keys_of(each) or ())} for each in (held, rule))
+    for key, entry in sorted(state.releases.items()):
+        if name in entry.release.blocks and not (before and before <= after):
+            return f'flag "{key}" is un-released from it'
+        if name in entry.release.only and not (after and after <= before):
+            return f'flag "{key}" is limited to it'
+    return ""
 
 
 def _population(state: State, name: str, users: Mapping[str, list[str]]) -> Population:
