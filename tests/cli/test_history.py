@@ -23,7 +23,7 @@ def busy(production: Cli, tmp_path: Path) -> Cli:
 
 def test_every_change_is_shown_newest_last_with_who_and_why(busy: Cli) -> None:
     [head, *lines] = busy.ok("history").splitlines()
-    assert head == "WHEN\tREVISION\tACTION\tWHAT\tWHO\tWHY"
+    assert head == "WHEN (UTC)\tREVISION\tACTION\tWHAT\tWHO\tWHY"
     assert [line.partition("\t")[2] for line in lines] == [
         "1\tpopulations put\tpopulation dev\tada\t",
         "2\tpopulations put\tpopulation beta\tada\t",

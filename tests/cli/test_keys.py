@@ -20,7 +20,7 @@ def test_a_key_is_shown_once_listed_without_its_secret_and_revoked(production: C
     [listed] = production.json("keys", "list")
     assert listed == {name: value for name, value in created.items() if name != "key"}
     table = production.ok("keys", "list").splitlines()
-    assert table[0].split("\t") == ["ID", "ENVIRONMENT", "KIND", "NAME", "CREATED", "EXPIRES"]
+    assert table[0].split("\t") == ["ID", "ENVIRONMENT", "KIND", "NAME", "CREATED (UTC)", "EXPIRES (UTC)"]
     assert table[1].split("\t")[:4] == [created["id"], "production", "server", "shop"]
     assert table[1].endswith("\tnever")
     assert production.json("keys", "revoke", created["id"])["revoked"] is True

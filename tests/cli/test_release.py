@@ -68,7 +68,7 @@ def test_a_flag_goes_from_a_plan_to_everybody(shop: Shop) -> None:
     assert "no flag has a release" in shop.run("release", "status").err
     shown = without_times(shop.cli.ok("release", "history", "checkout"))
     assert shown == (
-        "WHEN\tREVISION\tACTION\tWHAT\tWHO\tWHY\n"
+        "WHEN (UTC)\tREVISION\tACTION\tWHAT\tWHO\tWHY\n"
         "3\tplan\tdark\tada\twhy\n"
         "4\tstart\tdark → dev\tada\twhy\n"
         "5\tadvance\tdev → beta-50%\tada\twhy\n"

@@ -46,7 +46,7 @@ def test_each_change_is_a_line_with_when_what_who_and_why(production: Cli, redis
         edit(production, redis_command)
         lines = [line_of(process) for _ in range(5)]
         assert "bad message" in said_by(process), "on standard error, beside the changes"
-    moments = [re.sub(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}  ", "", line) for line in lines]
+    moments = [re.sub(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} UTC  ", "", line) for line in lines]
     assert moments == [
         "revision 1  x  (ada: first)",
         "revision 2  urgent  x DISABLED  (grace: error [31m rate)",

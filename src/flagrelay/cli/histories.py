@@ -15,7 +15,7 @@ def show_entries(entries: Sequence[HistoryEntry], *, empty: str) -> None:
         (clock(entry.at), str(entry.revision), entry.action, _about(entry), entry.actor or "unknown", entry.reason)
         for entry in reversed(entries)
     ]
-    print_table(("WHEN", "REVISION", "ACTION", "WHAT", "WHO", "WHY"), rows, empty=empty)
+    print_table(("WHEN (UTC)", "REVISION", "ACTION", "WHAT", "WHO", "WHY"), rows, empty=empty)
 
 
 def _about(entry: HistoryEntry) -> str:

@@ -112,7 +112,7 @@ def list_(environment: str | None, as_json: bool, **redis: Any) -> None:
         print_json([_shown(key) for key in found])
         return
     rows = [(key.id, key.environment, key.kind, key.name, _day(key.created), _expiry(key)) for key in found]
-    print_table(("ID", "ENVIRONMENT", "KIND", "NAME", "CREATED", "EXPIRES"), rows, empty="no access keys")
+    print_table(("ID", "ENVIRONMENT", "KIND", "NAME", "CREATED (UTC)", "EXPIRES (UTC)"), rows, empty="no access keys")
 
 
 @keys.command(epilog="Example: flagrelay keys token 5f0c9e1ab2d3")

@@ -28,7 +28,7 @@ def kills(relays: tuple[str, ...], admin_key: str, as_json: bool) -> None:
     if as_json:
         print_json({url: {"error": str(o)} if isinstance(o, FlagrelayError) else o for url, o in outcomes.items()})
     else:
-        columns = ("RELAY", "FLAG", "TO", "STATE", "SINCE", "WHO", "REASON", "WHY")
+        columns = ("RELAY", "FLAG", "TO", "STATE", "SINCE (UTC)", "WHO", "REASON", "WHY")
         print_table(columns, _rows(outcomes), empty="no relay holds a kill by itself")
     failed = [str(outcome) for outcome in outcomes.values() if isinstance(outcome, FlagrelayError)]
     if failed:

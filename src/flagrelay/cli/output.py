@@ -7,6 +7,7 @@ from typing import Any
 import click
 import msgspec
 import orjson
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -27,17 +28,55 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty:
     if not lines:
         click.echo(empty, err=True)
     elif console.is_terminal:
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for index, column in enumerate(columns):
-            # Where it is narrow, what one copies (a key, a name) stays whole if it can, and nothing is cut off.
-            short = all(len(row[index]) <= console.width // 2 for row in lines)
-            table.add_column(Text(column), no_wrap=index == 0 and short, overflow="fold")
-        for row in lines:
-            table.add_row(*map(Text, row))
-        console.print(table)
+        console.print(_table(columns, lines, console.width))
     else:
         for line in [columns, *lines]:
             click.echo("\t".join(line))
+
+
+def _table(columns: Sequence[str], lines: Sequence[Sequence[str]], room: int) -> Table:
+    gaps = len(columns) - 1
+    gap = 2 if sum(_widest([columns, *lines])) + 2 * gaps <= room else 1
+    table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")
+    for column, width in zip(columns, column_widths(columns, lines, room - gap * gaps), strict=True):
+        table.add_column(Text(column), width=width, overflow="fold")
+    for row in lines:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def column_widths(columns: Sequence[str], lines: Sequence[Sequence[str]], room: int) -> list[int]:
+    """How wide each column is, so that all of them have room; it is taken from the widest.
+
+    Where it is narrow, names of columns are folded first, then cells, both between words; and within a word only where
+    nothing else helps. What one copies (a key, a name) stands in the first column, and stays whole unless that takes
+    half of the room.
+    """
+    widths = [min(width, room) for width in _widest([columns, *lines])]
+    words = _widest([_longest_words(row) for row in (columns, *lines)])
+    cells = [max(both) for both in zip(words, _widest(lines), strict=True)]
+    kept = widths[0] if widths[0] <= room // 2 else 1
+    for least in (cells, words, [1] * len(words)):
+        _narrow(widths, [max(kept, least[0]), *least[1:]], room)
+    return widths
+
+
+def _narrow(widths: list[int], least: Sequence[int], room: int) -> None:
+    """Take from the widest column again and again, until all have room or none is wider than it is to be at least."""
+    while sum(widths) > room:
+        spare = [width if width > low else 0 for width, low in zip(widths, least, strict=True)]
+        if not any(spare):
+            return
+        widths[spare.index(max(spare))] -= 1
+
+
+def _widest(cells: Sequence[Sequence[str]]) -> list[int]:
+    """How wide each column is at its widest."""
+    return [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
+
+
+def _longest_words(row: Sequence[str]) -> list[str]:
+    return [max(cell.split(), key=cell_len, default="") for cell in row]
 
 
 def as_members(written: Written | None) -> dict[str, Any]:
@@ -50,9 +89,9 @@ def as_members(written: Written | None) -> dict[str, Any]:
 
 
 def clock(at_us: int) -> str:
-    """A time of Redis's, for people: local, to the millisecond."""
+    """A time of Redis's, to the millisecond; in UTC, for people anywhere: say so beside it, or in the column's name."""
     try:
-        moment = datetime.fromtimestamp(at_us / 1e6, tz=UTC).astimezone()
+        moment = datetime.fromtimestamp(at_us / 1e6, tz=UTC)
     except (ValueError, OverflowError, OSError):  # another tool's, or too far away for a calendar; `date -d` reads this
         return f"@{at_us // 1_000_000}"
     return moment.strftime("%Y-%m-%d %H:%M:%S.") + f"{moment.microsecond // 1000:03d}"

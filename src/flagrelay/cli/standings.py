@@ -97,7 +97,7 @@ def show_release(answer: ReleaseAnswer, reach: Reach, last: Sequence[HistoryEntr
     console.print(head)
     if answer.killed:
         kill = answer.killed
-        who = f"killed by {kill.actor} since {clock(kill.at)}: {kill.reason}"
+        who = f"killed by {kill.actor} since {clock(kill.at)} UTC: {kill.reason}"
         console.print(Text(one_line(f"{who}; {told_of_kill(answer, kill)}"), style="bold red"))
     for label in ("description", "owner"):
         if answer.plan.get(label):

@@ -21,7 +21,7 @@ COLUMNS = (
     "AGE",
     "STREAMS",
     "LAGGING",
-    "LAST CHANGE",
+    "LAST CHANGE (UTC)",
     "NOTES",
 )
 

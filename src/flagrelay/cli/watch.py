@@ -69,7 +69,7 @@ def _entry(key: str, flag: Any) -> str:
 
 def _show(change: Change) -> None:
     urgent = click.style("  urgent", fg="red", bold=True) if change.urgent else ""
-    click.echo(f"{clock(change.at)}  revision {change.revision}{urgent}  {describe(change)}  ({signed(change)})")
+    click.echo(f"{clock(change.at)} UTC  revision {change.revision}{urgent}  {describe(change)}  ({signed(change)})")
 
 
 def _show_json(change: Change) -> None:
