@@ -27,11 +27,11 @@ def test_every_change_is_shown_newest_last_with_who_and_why(busy: Cli) -> None:
     assert [line.partition("\t")[2] for line in lines] == [
         "1\tpopulations put\tpopulation dev\tada\t",
         "2\tpopulations put\tpopulation beta\tada\t",
-        "3\tplan\tcheckout\tada\twhy",
+        "3\tplan\tcheckout: dark\tada\twhy",
         "4\tput\tx\tgrace\tnew",
-        "5\tkill\tx\tada\t5 %",
+        "5\tkill\tx: disabled\tada\t5 %",
         "6\tdelete\tx deleted\tgrace\told",
-        "7\tstart\tcheckout\tgrace\twhy",
+        "7\tstart\tcheckout: dark → dev\tgrace\twhy",
     ]
     assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}\t", line) for line in lines)
 
@@ -84,7 +84,8 @@ def test_json_lines_are_an_object_a_line_whatever_was_written(production: Cli) -
         "populations": [],
         "deleted": [],
         "left_out": 0,
-        "detail": None,
+        "detail": {"to": None},
+        "id": entries[0]["id"],
     }
     assert len(production.ok("history").splitlines()) == 3
 
@@ -96,6 +97,42 @@ def test_a_large_import_names_a_few_and_counts_the_rest(production: Cli) -> None
     assert "\timport\tf0000, f0001, f0002, f0003, f0004 and 1495 more\tada\tall" in line
     [entry] = production.json("history")
     assert (len(entry["flags"]), entry["left_out"]) == (1000, 500)
+
+
+def test_the_export_says_what_was_done_to_a_release(busy: Cli) -> None:
+    busy.ok("unrelease", "checkout", "--from", "beta", "--reason", "5 %")
+    [entry, *_] = map(json.loads, busy.ok("history", "--flag", "checkout", "--jsonl").splitlines())
+    assert (entry["action"], entry["detail"]["from"], entry["detail"]["stage"]) == ("unrelease", ["beta"], "dev")
+    assert busy.ok("history").endswith("\tunrelease\tcheckout: from beta; dev\tada\t5 %\n")
+
+
+def test_the_newest_hundred_are_shown_and_that_there_are_older_ones(
+    production: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flagrelay.cli.history.SHOWN", 5)
+    for number in range(5):
+        production.ok("flags", "put", f"f{number}", stdin=json.dumps(FLAG))
+    assert production.run("history").err == ""
+    production.ok("flags", "put", "f5", stdin=json.dumps(FLAG))
+    for words in ((), ("--json",)):
+        said = production.run("history", *words)
+        assert said.err == "there are older ones than these 5: --limit, --since or --jsonl shows them\n"
+        assert ("f0" in said.out, "f1" in said.out) == (False, True)
+
+
+def test_nothing_is_left_out_of_an_export_or_since_a_time_unless_it_is_said(
+    production: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flagrelay.cli.history.SHOWN", 2)
+    monkeypatch.setattr("flagrelay.cli.history.PAGE", 3)
+    for number in range(7):
+        production.ok("flags", "put", f"f{number}", stdin=json.dumps(FLAG))
+    for words, count in (((), 7), (("--limit", "4"), 4), (("--limit", "3"), 3), (("--limit", "9"), 7)):
+        exported = production.run("history", "--jsonl", *words)
+        revisions = [json.loads(line)["revision"] for line in exported.out.splitlines()]
+        assert (revisions, exported.err) == ([7, 6, 5, 4, 3, 2, 1][:count], "")
+        since = production.run("history", "--since", "1h", *words)
+        assert (len(since.out.splitlines()), since.err) == (count + 1, "")
 
 
 def test_what_cannot_be_asked_is_refused(production: Cli) -> None:

@@ -259,11 +259,29 @@ def test_an_approval_asks_nobody(shop: Shop) -> None:
     assert "must be approved by another person, and was approved by nobody" in said
     assert "`flagrelay release approve checkout --stage 'beta-50%'`" in said
     approve = ("release", "approve", "checkout", "--stage", "beta-50%")
-    assert shop.cli.ok(*approve) == 'flag "checkout" is approved: running, stage dev (revision 5)\n'
+    assert shop.cli.ok(*approve) == (
+        'stage "beta-50%" of flag "checkout" is approved: running, stage dev (revision 5)\n'
+    )
     assert "must be approved" in shop.cli.refused("release", "advance", "checkout", "--reason", "why", "--yes")
     shop.cli.ok(*approve, "--reason", "looked at it", "--actor", "grace")
     assert shop.release("advance").endswith("running, stage beta-50% (revision 7)\n")
-    assert "\tby ada, grace\n" in shop.cli.ok("release", "status", "checkout")
+    status = shop.cli.ok("release", "status", "checkout")
+    assert "\tby ada, grace\n" in status
+    assert "\t6\tapprove\tbeta-50% approved\tgrace\tlooked at it\n" in status
+
+
+def test_an_approval_names_the_stage_that_is_agreed_to_however_it_was_asked_for(shop: Shop) -> None:
+    gated = PLAN.replace("percent: 50", "percent: 50, approval: true").replace(
+        "- percent: 100", "- {percent: 100, approval: true}"
+    )
+    shop.release("plan", "--file", shop.file("gated.yaml", gated), "--apply")
+    shop.release("start")
+    for words, stage in (((), "beta-50%"), (("--stage", "4"), "100%"), (("--stage", "100%"), "100%")):
+        assert f'stage "{stage}" of flag "checkout" is approved: running, stage dev' in shop.cli.ok(
+            "release", "approve", "checkout", *words, "--actor", f"eve{len(words)}{stage}"
+        )
+        assert shop.cli.json("release", "history", "checkout")[0]["detail"]["approves"] == stage
+    assert "\tapprove\tcheckout: 100% approved\t" in shop.cli.ok("history")
 
 
 def test_a_minimum_time_is_kept_unless_it_is_forced(shop: Shop) -> None:
@@ -377,7 +395,7 @@ def test_one_release_is_shown_whole(shop: Shop) -> None:
     assert last == [
         "3\tplan\tdark\tada\twhy",
         "4\tstart\tdark → beta-50%\tada\twhy",
-        "5\tunrelease\tbeta-50%, not beta\tada\terror rate",
+        "5\tunrelease\tfrom beta; beta-50%\tada\terror rate",
         "6\tkill\tdisabled\teve\tworse",
     ]
     assert shown[-1] == "what fits now: retreat, unrelease, abandon, detach"
@@ -394,13 +412,32 @@ def test_the_history_of_a_release_shows_what_was_taken_back_and_to_whom(shop: Sh
     shop.cli.ok("revive", "checkout")
     shown = without_times(shop.cli.ok("release", "history", "checkout", "--limit", "3"))
     assert shown.splitlines()[1:] == [
-        "5\tunrelease\t100%, not beta\tada\twhy",
+        "5\tunrelease\tfrom beta, to 100%; 100%\tada\twhy",
         "6\tkill\teverybody has off\tada\twhy",
         "7\trevive\t-\tada\t",
     ]
     entries = shop.cli.json("release", "history", "checkout")
     assert [each["action"] for each in entries] == ["revive", "kill", "unrelease", "start", "plan"]
     assert "nothing was ever done" in shop.run("release", "history", "other").err
+
+
+def test_the_history_of_a_release_shows_what_was_taken_given_back_and_agreed_to(shop: Shop) -> None:
+    shop.started("10%")
+    for words in (("--from", "dev"), ("--from", "beta"), ("--to", "beta-50%")):
+        shop.cli.ok("unrelease", "checkout", *words, "--reason", "why")
+    shop.release("restore", "--population", "dev")
+    shop.cli.ok("populations", "put", "debug", "--equals", "debug=1")
+    shop.cli.ok("unrelease", "checkout", "--to", "debug", "--reason", "why")
+    shop.cli.ok("unrelease", "checkout", "--reason", "why")
+    shown = without_times(shop.cli.ok("release", "history", "checkout")).splitlines()
+    assert [line.split("\t")[1:3] for line in shown[3:]] == [
+        ["unrelease", "from dev; 10%"],
+        ["unrelease", "from beta; 10%, not dev"],
+        ["unrelease", "to beta-50%; 10% → beta-50%, not beta, not dev"],
+        ["restore", "dev restored; beta-50%, not beta"],
+        ["unrelease", "to debug; beta-50%, not beta"],
+        ["unrelease", "from everybody; beta-50% → dark, not beta, only debug"],
+    ]
 
 
 # -- what others wrote --------------------------------------------------------------------------------------------

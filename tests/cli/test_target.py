@@ -89,7 +89,7 @@ def told(answer: Any) -> Any:
     members = {}
     for name in _fields(answer):
         value = getattr(answer, name)
-        if name in ("at", "epoch", "since", "now", "reports", "relays", "waited", "ms"):
+        if name in ("at", "id", "epoch", "since", "now", "reports", "relays", "waited", "ms"):
             value = type(value)
         members[name] = told(value) if _fields(value) or _structs(value) else value
     return type(answer), members

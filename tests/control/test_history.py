@@ -44,7 +44,40 @@ async def test_every_change_is_listed_newest_first_with_what_it_touched(busy: St
         (("a", "b"), tuple(POPULATIONS), ()),
     ]
     assert [each.urgent for each in entries] == [False, True, False, False, False]
-    assert all(each.at and each.left_out == 0 and each.detail is None for each in entries)
+    assert all(each.at and each.left_out == 0 for each in entries)
+
+
+async def test_what_was_done_to_a_release_or_killed_is_told_beside_every_change(busy: Store) -> None:
+    await do(busy, table.UNRELEASE, key=KEY, reason="bad", **{"from": ["dev"]})
+    await do(busy, table.RESTORE, key=KEY, population="dev", reason="good")
+    await do(busy, table.SYNC, document={"flags": {KEY: flag(1)}}, apply=True, force=True)
+    entries = await do(busy, table.HISTORY)
+    assert [each.action for each in entries[:4]] == ["sync", "restore", "unrelease", "delete"]
+    assert [each.detail for each in entries if each.action in ("sync", "delete", "import")] == [None] * 3
+    own = await do(busy, table.RELEASE_HISTORY, key=KEY)
+    assert [each.detail for each in entries if each.flags == (KEY,)][1:] == [each.detail for each in own[1:]]
+    assert (entries[1].detail["population"], entries[2].detail["from"]) == ("dev", ["dev"])
+    assert [each.detail for each in await do(busy, table.HISTORY, flag="a")] == [{"to": None}, None]
+    assert await do(busy, table.HISTORY, flag=KEY) == [each for each in entries if KEY in each.flags]
+
+
+async def test_it_can_be_asked_for_page_by_page_with_all_that_is_known(busy: Store) -> None:
+    for _ in range(3):
+        await do(busy, table.RETREAT, key=KEY, reason="back")
+        await do(busy, table.START, key=KEY, reason="on")
+    entries = await do(busy, table.HISTORY)
+    assert len({each.id for each in entries}) == len(entries)
+    paged: list[HistoryEntry] = []
+    while page := await do(busy, table.HISTORY, "ada", (), limit=2, before=paged[-1].id if paged else None):
+        paged += page
+    assert paged == entries
+    assert [each.id for each in paged] == [each.id for each in entries]
+
+
+@pytest.mark.parametrize("before", ["", "1", "1-", "x-1", "(1-1", "1-1\n", "9" * 21 + "-1"])
+async def test_a_place_that_is_none_is_refused(busy: Store, before: str) -> None:
+    with pytest.raises(InputError, match="before"):
+        await do(busy, table.HISTORY, before=before)
 
 
 async def test_it_can_be_asked_for_one_flag_or_one_person_or_the_newest(busy: Store) -> None:

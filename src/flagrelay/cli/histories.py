@@ -9,24 +9,24 @@ MAX_SHOWN = 5
 """Names that a line shows."""
 
 
-def show_entries(entries: Sequence[HistoryEntry], *, empty: str) -> None:
-    """What was done, when, by whom and why; the newest last, where one looks."""
-    rows = [
-        (clock(entry.at), str(entry.revision), entry.action, _about(entry), entry.actor or "unknown", entry.reason)
-        for entry in reversed(entries)
-    ]
+def show_entries(entries: Sequence[HistoryEntry], *, empty: str, of_one_flag: bool = False) -> None:
+    """What was done, when, by whom and why; the newest last, where one looks. Which flag, unless it is of one alone."""
+    rows = []
+    for entry in reversed(entries):
+        about = _detail(entry) if of_one_flag else _about(entry)
+        rows.append((clock(entry.at), str(entry.revision), entry.action, about, entry.actor or "unknown", entry.reason))
     print_table(("WHEN (UTC)", "REVISION", "ACTION", "WHAT", "WHO", "WHY"), rows, empty=empty)
 
 
 def _about(entry: HistoryEntry) -> str:
     if entry.action.startswith("keys "):
         return _access_key(entry)
-    if entry.detail is not None:
-        return _detail(entry)
     names = [f"{name} deleted" if name in entry.deleted else name for name in entry.flags]
     names += [f"population {name}" for name in entry.populations]
     more = len(names) - MAX_SHOWN + entry.left_out
     shown = ", ".join(names[:MAX_SHOWN]) or "-"
+    if entry.detail:
+        shown += f": {_detail(entry)}"
     return one_line(shown + (f" and {more} more" if more > 0 else ""))
 
 
@@ -36,14 +36,34 @@ def _access_key(entry: HistoryEntry) -> str:
 
 
 def _detail(entry: HistoryEntry) -> str:
-    """Where a release went, and from whom it was taken back."""
+    """What was done, and where a release stands by it."""
+    return one_line("; ".join(filter(None, (_done(entry), _standing(entry)))) or "-")
+
+
+def _done(entry: HistoryEntry) -> str:
+    """What was done beside going from stage to stage."""
     detail = entry.detail or {}
-    parts = []
+    match entry.action:
+        case "kill":
+            return "disabled" if detail.get("to") is None else f"everybody has {detail['to']}"
+        case "approve" if "approves" in detail:
+            return f"{detail['approves']} approved"
+        case "restore" if "population" in detail:
+            return f"{detail['population']} restored"
+        case "unrelease" if "from" in detail:
+            to = [] if detail.get("to") is None else [f"to {detail['to']}"]
+            return ", ".join([*(f"from {name}" for name in detail["from"]), *to]) or "from everybody"
+    return ""
+
+
+def _standing(entry: HistoryEntry) -> str:
+    """The stage that a release came to, and from whom else it is taken back."""
+    detail = entry.detail or {}
     before, after = detail.get("from_stage"), detail.get("stage")
-    if after is not None:
-        parts.append(f"{before} → {after}" if before not in (None, after) else str(after))
-    if entry.action == "kill":
-        parts.append("disabled" if detail.get("to") is None else f"everybody has {detail['to']}")
-    parts += [f"not {name}" for name in detail.get("blocks", [])]
-    parts += [f"only {name}" for name in detail.get("only", [])]
-    return one_line(", ".join(parts) or "-")
+    if after is None or (entry.action == "approve" and "approves" in detail):
+        return ""
+    said = [*detail.get("from", []), detail.get("to")] if entry.action == "unrelease" else []
+    parts = [f"{before} → {after}" if before not in (None, after) else str(after)]
+    parts += [f"not {name}" for name in detail.get("blocks", []) if name not in said]
+    parts += [f"only {name}" for name in detail.get("only", []) if name not in said]
+    return ", ".join(parts)

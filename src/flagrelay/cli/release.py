@@ -19,7 +19,8 @@ from flagrelay.control import table
 from flagrelay.control.operation import Operation
 from flagrelay.control.proof import Proof
 from flagrelay.control.reach import Reach
-from flagrelay.control.standing import Acted
+from flagrelay.control.releases import approved_stage
+from flagrelay.control.standing import Acted, ReleaseAnswer
 from flagrelay.errors import DefinitionError
 from flagrelay.release.plan import check_plan
 
@@ -158,6 +159,10 @@ def approve(key: str, stage: str | None, **options: Any) -> None:
     _act(table.APPROVE, "approved", "", {"key": key, "stage": stage}, options)
 
 
+def _approved(release: ReleaseAnswer, stage: str | None) -> str:
+    return f'stage "{approved_stage(check_plan(release.plan), release.position, stage)}" of '
+
+
 @release.command(epilog="Example: flagrelay release finish checkout-v2 --env production --reason 'everybody has it'")
 @key_argument
 @click.option("--force", is_flag=True, help="Though its stages have not reached everybody.")
@@ -227,7 +232,8 @@ def history(key: str, limit: int, as_json: bool, target: Target) -> None:
     if as_json:
         print_json(entries)
     else:
-        show_entries(entries, empty=f'nothing was ever done to a release of flag "{key}"')
+        empty = f'nothing was ever done to a release of flag "{key}"'
+        show_entries(entries, empty=empty, of_one_flag=True)
 
 
 @click.command(
@@ -280,7 +286,8 @@ def _act(
     async def run(perform: Perform) -> tuple[Acted, Proof | None]:
         acted: Acted = await perform(operation, sample=None if question else sample, **members)
         if not as_json:
-            _say(acted, verb, effect=not question)
+            what = _approved(acted.release, members["stage"]) if operation is table.APPROVE else ""
+            _say(acted, verb, what, effect=not question)
         proof = await prove_change(perform, acted.change, verb=verb, wait=options["wait"], as_json=as_json)
         return acted, proof
 
@@ -290,15 +297,15 @@ def _act(
     end_with(proof)
 
 
-def _say(acted: Acted, verb: str, *, effect: bool) -> None:
+def _say(acted: Acted, verb: str, what: str, *, effect: bool) -> None:
     change, release = acted.change, acted.release
     if change is None or not change.changed:
         click.echo(f'flag "{one_line(release.flag)}" stays as it is: there is nothing to be {verb}')
         return
     if effect and acted.effect.shifts:
         show_effect(acted.effect)
-    stands = ENDS.get(release.state) or f"{release.state}, stage {one_line(release.stage)}"
-    click.echo(f'flag "{one_line(release.flag)}" is {verb}: {stands} (revision {change.revision})')
+    stands = ENDS.get(release.state) or f"{release.state}, stage {release.stage}"
+    click.echo(one_line(f'{what}flag "{release.flag}" is {verb}: {stands} (revision {change.revision})'))
     if release.killed:
         click.echo(one_line(told_of_kill(release, release.killed)), err=True)
 

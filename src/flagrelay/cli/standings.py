@@ -123,7 +123,7 @@ def show_release(answer: ReleaseAnswer, reach: Reach, last: Sequence[HistoryEntr
         source = "the sample" if reach.over == "sample" else "open streams"
         console.print(f"of the contexts of {source}: {_of_sample(reach, now)} have it{once}")
     console.print()
-    show_entries(last, empty="nothing was done yet")
+    show_entries(last, empty="nothing was done yet", of_one_flag=True)
     console.print(f"\nwhat fits now: {', '.join(answer.fitting)}", style="dim")
 
 

@@ -11,6 +11,7 @@ from flagrelay.control.standing import Acted, ReleaseAnswer, answer_of
 from flagrelay.control.stepping import Action, Step, act, held_release
 from flagrelay.errors import Conflict
 from flagrelay.release import actions
+from flagrelay.release.plan import Plan
 from flagrelay.release.standing import Release
 from flagrelay.store.reading import read_state
 
@@ -180,8 +181,16 @@ async def detach(session: Session, request: End) -> Acted:
 
 async def approve(session: Session, request: Approve) -> Acted:
     """Agree to the entry of a stage that takes an approval."""
+    detail: dict[str, str] = {}
 
     def approved(release: Release, _now: int) -> Release:
-        return actions.approve(release, request.stage, session.actor)
+        after = actions.approve(release, request.stage, session.actor)
+        detail["approves"] = approved_stage(release.plan, release.position, request.stage)
+        return after
 
-    return await act(session, request, Action("approve", approved, request.reason))
+    return await act(session, request, Action("approve", approved, request.reason, detail=detail))
+
+
+def approved_stage(plan: Plan, position: int, stage: str | None) -> str:
+    """The name of the stage that an approval is of: the next one after a position, or one that is named."""
+    return plan.stages[position if stage is None else actions.find_stage(plan, stage) - 1].name

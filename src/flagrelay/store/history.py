@@ -1,11 +1,12 @@
 """Who did what and why: every change, for longer than the changelog holds it; and all that was done to releases."""
 
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
 
+from flagrelay.release.states import Action
 from flagrelay.store.connection import Store
 from flagrelay.store.reading import read_position, unreadable
 from flagrelay.store.script import Script
@@ -13,6 +14,9 @@ from flagrelay.store.writing import text_as_json
 
 PAGE = 500
 """Entries read in one round trip."""
+
+ACTIONS = ("kill", "revive", *Action)
+"""What stands in a stream of its own, too, with its detail."""
 
 HISTORY_LENGTH = 100_000
 """Entries that are kept, about; the write script keeps as many."""
@@ -35,7 +39,8 @@ class HistoryEntry:
 
     `flags`, `populations` and `deleted` (flags) name what it touched, or the first thousand of that; `left_out` says
     how many more there were. `detail` is what else is known of an action on a release, of a kill, or of what is no
-    change: that an access key was created or revoked, at the revision at which the environment stood.
+    change: that an access key was created or revoked, at the revision at which the environment stood. `id` is its place
+    in Redis's stream: what is older than it can be asked for.
     """
 
     revision: int
@@ -49,6 +54,7 @@ class HistoryEntry:
     deleted: tuple[str, ...] = ()
     left_out: int = 0
     detail: dict[str, Any] | None = None
+    id: str = field(default="", compare=False)
 
 
 async def note(store: Store, environment: str, action: str, detail: dict[str, Any], *, actor: str, reason: str) -> None:
@@ -69,47 +75,82 @@ async def note(store: Store, environment: str, action: str, detail: dict[str, An
     await _NOTE.run(store, [keys.state(environment), keys.history(environment)], said, HISTORY_LENGTH)
 
 
-async def read_history(store: Store, environment: str, *, since: int = 0) -> AsyncIterator[HistoryEntry]:
+async def read_history(
+    store: Store, environment: str, *, since: int = 0, before: str = ""
+) -> AsyncIterator[HistoryEntry]:
     """Every change, newest first, as far back as is kept: about a hundred thousand.
 
     Args:
         store: where it is.
         environment: its name.
         since: Redis's time (µs) before which nothing is wanted.
+        before: the `id` of an entry; nothing is wanted but what is older.
 
     Raises:
         EnvironmentMissing: there is no such environment.
         StoreCorrupt: an entry is none of ours.
     """
-    async for entry in _newest_first(store, environment, store.keys.history(environment), since, _change):
+    last = f"({before}" if before else "+"
+    async for entry in _newest_first(store, environment, store.keys.history(environment), since, last, _change):
         yield entry
 
 
 async def read_actions(
-    store: Store, environment: str, key: str | None = None, *, since: int = 0
+    store: Store, environment: str, key: str | None = None, *, since: int = 0, before: str = ""
 ) -> AsyncIterator[HistoryEntry]:
     """What was done to a flag's release, or to all of them, and kills, newest first; all that ever was.
+
+    Args:
+        store: where it is.
+        environment: its name.
+        key: the flag; of all where it is None.
+        since: Redis's time (µs) before which nothing is wanted.
+        before: the `id` of an entry of the history; what was noted after its millisecond is not wanted.
 
     Raises:
         EnvironmentMissing: there is no such environment.
         StoreCorrupt: an entry is none of ours.
     """
-    async for entry in _newest_first(store, environment, store.keys.actions(environment), since, _action):
+    last = before.partition("-")[0] or "+"
+    async for entry in _newest_first(store, environment, store.keys.actions(environment), since, last, _action):
         if key is None or key in entry.flags:
             yield entry
 
 
+async def read_audit(
+    store: Store, environment: str, key: str | None = None, *, since: int = 0, before: str = ""
+) -> AsyncIterator[HistoryEntry]:
+    """Every change, as `read_history` has it, or those of one flag; each with the detail that is noted with actions.
+
+    Both streams are written by the same script, in the same order and with the same times, so they are read side by
+    side. Where several releases ended by one change, no detail is said of it.
+    """
+    actions = read_actions(store, environment, key, since=since, before=before)
+    action = await anext(actions, None)
+    async for entry in read_history(store, environment, since=since, before=before):
+        if key is not None and key not in entry.flags:
+            continue
+        if entry.action in ACTIONS:
+            while action and action.at > entry.at:
+                action = await anext(actions, None)
+            if action and (action.at, action.revision, action.action) == (entry.at, entry.revision, entry.action):
+                yield replace(entry, detail=action.detail or None)
+                action = await anext(actions, None)
+                continue
+        yield entry
+
+
 async def _newest_first(
-    store: Store, environment: str, stream: str, since: int, parse: Callable[[Any], HistoryEntry]
+    store: Store, environment: str, stream: str, since: int, last: str, parse: Callable[[Any], HistoryEntry]
 ) -> AsyncIterator[HistoryEntry]:
     await read_position(store, environment)
-    last, first = "+", str(since // 1000)
+    first = str(since // 1000)
     while True:
         with store.talking():
             page = await store.client.xrevrange(stream, max=last, min=first, count=PAGE)
         for name, fields in page:
             try:
-                entry = parse(orjson.loads(fields[b"entry"]))
+                entry = replace(parse(orjson.loads(fields[b"entry"])), id=name.decode())
             except (KeyError, ValueError, TypeError) as error:
                 raise unreadable(environment, f"entry {name.decode()} of {stream}") from error
             if entry.at >= since:
