@@ -16,7 +16,7 @@ from flagrelay.store.connection import Store
 from flagrelay.store.environments import create_environment, destroy_environment
 from flagrelay.store.reading import read_flag
 from support.admin import FLAG, PLAN, Admin, administered
-from support.relays import ENVIRONMENT, make_world
+from support.relays import ENVIRONMENT, make_world, running_relay
 
 ACTOR = "a test's"
 """As the keys of tests are named."""
@@ -174,6 +174,20 @@ async def test_what_is_no_operation_s_fault_says_who_refuses(admin: Admin) -> No
         await do(over_http(admin, admin_key=""), OPERATIONS["flags.get"], **key)
     with pytest.raises(click.UsageError, match="--replicas"):
         await do(over_http(admin, replicas=1), OPERATIONS["flags.get"], **key)
+
+
+async def test_where_the_control_api_is_off_it_says_so_and_how_it_is_turned_on(store: Store) -> None:
+    async with running_relay("handover", await make_world(store, store.address.url)) as relay:
+        target = in_redis(store, url=relay.url, admin_key="fr_admin_no")
+        for operation in ("releases.list", "flags.kill"):
+            with pytest.raises(FlagrelayError) as failure:
+                await do(
+                    target, OPERATIONS[operation], **({"key": "flag", "reason": "x"} if "kill" in operation else {})
+                )
+            said = str(failure.value)
+            assert said.startswith(f"{relay.url} has no control API: it is off there")
+            assert "`flagrelay serve --admin-api`" in said
+            assert "FLAGRELAY_ADMIN_API=1" in said
 
 
 def test_neither_a_url_nor_an_environment_is_not_enough() -> None:

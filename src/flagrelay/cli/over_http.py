@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
@@ -93,4 +94,10 @@ def _lowered(query: Mapping[str, str]) -> dict[str, str]:
 def _error(url: str, response: aiohttp.ClientResponse, data: bytes) -> FlagrelayError:
     """The sentence that the operation failed with, where it did; else what the relay refuses."""
     refusal = refusal_of(url, response, data)
+    if response.status == HTTPStatus.NOT_FOUND and refusal.code in ("", "NOT_FOUND"):
+        return StreamError(
+            f"{url} has no control API: it is off there (`flagrelay serve --admin-api`, or FLAGRELAY_ADMIN_API=1, "
+            "turns it on), or that is no flagrelay relay",
+            status=response.status,
+        )
     return FlagrelayError(refusal.details) if refusal.details and response.status in FAILED else refusal
