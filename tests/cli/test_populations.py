@@ -94,7 +94,8 @@ def test_a_list_of_keys_that_is_none_is_refused_with_file_and_line(
 
 def test_too_many_keys_are_refused(production: Cli, tmp_path: Path) -> None:
     path = written(tmp_path / "keys.txt", "".join(f"u{number}\n" for number in range(100_001)))
-    assert "100000" in production.refused("populations", "put", "p", "--keys", path)
+    said = production.refused("populations", "put", "p", "--keys", path)
+    assert said.startswith(f"{path}: has 100,001 targeting keys, and the most is 100,000")
     assert "No such file" in production.refused("populations", "put", "p", "--keys", str(tmp_path / "none"))
     assert "directory" in production.refused("populations", "put", "p", "--keys", str(tmp_path))
 

@@ -226,7 +226,7 @@ def test_a_name_that_is_none_is_refused() -> None:
 
 
 def test_a_file_of_keys_may_have_comments_empty_lines_and_the_line_breaks_of_any_system() -> None:
-    text = b"\xef\xbb\xbf# from the CRM\r\nada\r\n\r\n  grace hopper \n\t\n # and\n\xc3\xa9#1"
+    text = b"\xef\xbb\xbf# from the CRM\r\nada\r\n\r\n  grace hopper \n\t\n # and\n#\n#\tthose\n\xc3\xa9#1\nada"
     assert parse_keys(text, "beta.txt") == ["ada", "grace hopper", "é#1"]
     assert parse_keys(b"", "beta.txt") == parse_keys(b"\n# nobody\n", "beta.txt") == []
 
@@ -245,10 +245,26 @@ def test_a_line_that_is_no_key_is_named(text: bytes, message: str) -> None:
         parse_keys(text, "beta.txt")
 
 
-@given(st.lists(PLAIN_TEXT.filter(lambda key: key == key.strip(" ") and not key.startswith(("#", "\ufeff")))))
+@given(
+    st.lists(
+        PLAIN_TEXT.filter(lambda key: key == key.strip(" ") and not key.startswith(("# ", "\ufeff")) and key != "#"),
+        unique=True,
+    )
+)
 def test_what_is_written_a_key_a_line_is_read_back(keys: list[str]) -> None:
     for line_break in ("\n", "\r\n"):
         assert parse_keys(line_break.join(keys).encode(), "it") == keys
+
+
+def test_a_key_may_begin_with_a_hash_for_nobody_is_left_out_in_silence() -> None:
+    assert parse_keys(b"#4711\n # 4712\n ##\n", "beta.txt") == ["#4711", "##"]
+
+
+def test_a_file_of_too_many_keys_is_refused_with_how_many_there_are() -> None:
+    keys = b"".join(b"u%d\n" % number for number in range(100_001))
+    with pytest.raises(DefinitionError, match=r"^beta.txt: has 100,001 targeting keys, and the most is 100,000: "):
+        parse_keys(keys, "beta.txt")
+    assert len(parse_keys(keys.removesuffix(b"u100000\n") * 2, "beta.txt")) == 100_000, "each counts once"
 
 
 @given(st.binary(max_size=50))

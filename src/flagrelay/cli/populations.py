@@ -60,7 +60,12 @@ def list_(as_json: bool, target: Target) -> None:
 )
 @name_argument
 @click.option("--rule", "path", metavar="FILE", help="A JsonLogic rule, as JSON or YAML; - for standard input.")
-@click.option("--format", "document_format", type=click.Choice(FORMATS), help="Default: by the file's ending.")
+@click.option(
+    "--format",
+    "document_format",
+    type=click.Choice(FORMATS),
+    help="Default: by the file's ending, or by how standard input begins.",
+)
 @click.option("--equals", metavar="ATTRIBUTE=VALUE", callback=checked_text(), help="Whose attribute is this.")
 @click.option(
     "--in", "in_", metavar="ATTRIBUTE=A,B,C", callback=checked_text(), help="Whose attribute is one of these."
@@ -69,7 +74,10 @@ def list_(as_json: bool, target: Target) -> None:
     "--email-domain", "domains", multiple=True, metavar="DOMAIN", help="Whose email is at it; several may be given."
 )
 @click.option(
-    "--keys", "keys_path", metavar="FILE", help="Targeting keys, one a line, up to 100,000; - for standard input."
+    "--keys",
+    "keys_path",
+    metavar="FILE",
+    help="Targeting keys, one a line, up to 100,000, comments after `# `; - for standard input.",
 )
 @click.option("--description", callback=checked_text(may_be_empty=True), metavar="TEXT", help="Who they are.")
 @click.option(

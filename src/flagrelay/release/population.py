@@ -141,23 +141,31 @@ def of_keys(name: str, keys: Iterable[str]) -> Rule:
 
 
 def parse_keys(text: bytes, subject: str) -> list[str]:
-    """The targeting keys of a file that has one a line; empty lines, and those that begin with #, are left out.
+    """The targeting keys of a file that has one a line, each once; empty lines and comments are left out.
+
+    A comment is `#` alone, or `#` and a blank before anything else: keys may begin with #, and whoever is left out in
+    silence is left out of an un-release too.
 
     Raises:
-        DefinitionError: it is no UTF-8, or a line is no targeting key; says which.
+        DefinitionError: it is no UTF-8, or a line is no targeting key, and which; or there are too many.
     """
     try:
         decoded = text.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         before = text.count(b"\n", 0, error.start)
         raise DefinitionError(subject, f"line {before + 1}", "not UTF-8") from error
-    keys = []
+    keys: dict[str, None] = {}
     for number, line in enumerate(decoded.split("\n"), 1):
         key = line.strip(" \t\r")
-        if key and not key.startswith("#"):
+        if key and key != "#" and not key.startswith(("# ", "#\t")):
             _check_key(subject, f"line {number}", key)
-            keys.append(key)
-    return keys
+            keys[key] = None
+    if len(keys) > MAX_KEYS:
+        cause = f"has {len(keys):,} targeting keys, and the most is {MAX_KEYS:,}"
+        raise DefinitionError(
+            subject, "", f"{cause}: describe who is in it by an attribute, or make several populations"
+        )
+    return list(keys)
 
 
 def _subject(name: object) -> str:
