@@ -118,10 +118,18 @@ class EnvironmentExists(StoreError):
 
 
 class FlagMissing(StoreError):
-    """No such flag in the environment."""
+    """No such flag in the environment.
 
-    def __init__(self, environment: str, key: str) -> None:
-        super().__init__(f'environment "{environment}" has no flag "{key}": `flagrelay flags list` shows what it has')
+    Args:
+        environment: its name.
+        key: the flag's.
+        remedy: what creates it, where what was asked for could do so itself.
+    """
+
+    def __init__(self, environment: str, key: str, remedy: str = "") -> None:
+        shown = f"{remedy}, and " if remedy else ""
+        has = "`flagrelay flags list` shows what it has"
+        super().__init__(f'environment "{environment}" has no flag "{key}": {shown}{has}')
         self.environment = environment
         self.key = key
 

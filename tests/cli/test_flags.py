@@ -74,7 +74,7 @@ def test_a_definition_comes_from_a_file_as_json_or_yaml(production: Cli, tmp_pat
         ('{"state": "ENABLED", "variants": {"on": "' + "x" * 300_000 + '"}}', "the most is 262144"),
         ('{"state": "ENABLED", "variants": {"on": ' + '{"a":' * 40 + "1" + "}" * 40 + "}}", "nests deeper than 32"),
         ("[" * 100_000, "nests deeper than 200"),
-        ('"' + '\\"' * 500_000, "not JSON: Unterminated string"),
+        ('{"' + '\\"' * 500_000, "not JSON: Unterminated string"),
         ("[" * 201 + '"]', "nests deeper than 200"),
         (b"\xff", "not UTF-8, at byte 0"),
     ],

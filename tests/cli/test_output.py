@@ -85,8 +85,8 @@ def test_columns_have_room_and_are_no_wider_than_they_need(
 ) -> None:
     room = data.draw(st.integers(len(columns), 200))
     lines = [row[: len(columns)] for row in rows]
-    widths = column_widths(columns, lines, room)
-    natural = column_widths(columns, lines, 10_000)
+    widths = column_widths(columns, lines, room, 0)
+    natural = column_widths(columns, lines, 10_000, 0)
     assert all(width <= most for width, most in zip(widths, natural, strict=True))
     assert sum(widths) <= max(room, len(columns))
     assert widths == natural or sum(natural) > room

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +126,44 @@ def test_what_is_no_time_is_refused_before_anything_is_written(production: Cli, 
 
 def test_a_write_that_fails_is_an_error_and_nothing_is_waited_for(production: Cli, relay: Relay) -> None:
     assert 'no flag "y"' in production.refused("kill", "y", "--reason", "y", "--wait")
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Somebody who presses Ctrl-C as soon as a proof is waited for."""
+
+    async def wait(*_: object, **__: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+        await asyncio.sleep(60)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    monkeypatch.setattr("flagrelay.cli.proof.prove", wait)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+IMPATIENT = (
+    KILL,
+    ("flags", "import", "FILE"),
+    ("sync", "FILE", "--apply"),
+    ("release", "plan", "x", "--file", "PLAN", "--apply", "--yes"),
+)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("words", IMPATIENT, ids=lambda words: words[0])
+def test_whoever_has_no_patience_for_the_proof_still_gets_what_is_written(
+    production: Cli, relay: Relay, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    plan = {"flag": "x", "released": "on", "baseline": "off", "stages": [{"percent": 100}]}
+    paths = {"FILE": {"flags": {"x": {**FLAG, "defaultVariant": "on"}}}, "PLAN": plan}
+    for name, document in paths.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(document))
+    given = [str(tmp_path / f"{word}.json") if word in paths else word for word in words]
+    outcome = production.run(*given, "--json", "--wait=60")
+    assert (outcome.status, outcome.err.strip()) == (130, "")
+    document = json.loads(outcome.out)
+    assert (document["revision"], document["changed"], "proof" in document) == (2, True, False)
 
 
 # -- at a terminal ------------------------------------------------------------------------------------------------

@@ -130,6 +130,20 @@ def test_a_plan_comes_as_json_too_and_from_standard_input(shop: Shop) -> None:
     assert shop.revision == 2
 
 
+def test_a_plan_from_standard_input_is_yaml_unless_it_begins_like_json(shop: Shop) -> None:
+    for text in (PLAN, "\ufeff\n# a comment\n" + PLAN):
+        assert 'plan of flag "checkout"' in shop.cli.ok("release", "plan", "checkout", stdin=text)
+    for text in ("{", '\n [{"flag": }]', ""):
+        assert "standard input: not JSON: " in shop.cli.refused("release", "plan", "checkout", stdin=text)
+    assert "not usable as YAML" in shop.cli.refused("release", "plan", "checkout", stdin="flag: [")
+
+
+def test_a_plan_for_a_new_flag_says_what_creates_it(shop: Shop) -> None:
+    text = PLAN.replace('variants: {"on": true, "off": false}\n', "")
+    said = shop.cli.refused("release", "plan", "checkout", stdin=text)
+    assert said.startswith('environment "production" has no flag "checkout": `variants` in the plan creates it, and ')
+
+
 def test_a_plan_out_of_the_order_of_risks_is_noted(shop: Shop) -> None:
     shop.cli.ok("populations", "put", "dev", "--risk", "9")
     shop.cli.ok("populations", "put", "beta", "--risk", "1")
@@ -158,7 +172,12 @@ def test_a_plan_over_targeting_says_who_loses_what_they_have(shop: Shop) -> None
         ("flag: checkout\n  released: x", "line 2 column 11"),
         ("flag: checkout\nflag: other", 'the key "flag" stands twice in one mapping at line 2'),
         (PLAN.replace('"on": true, "off": false', "on: true"), 'write "on" in quotes at line 2'),
-        (PLAN.replace('released: "on"', "released: on"), 'plan of flag "checkout": at released: should be'),
+        (
+            PLAN.replace('released: "on"', "released: on"),
+            'at released: is true, which YAML makes of on and yes without quotes: write it in quotes, "on"',
+        ),
+        (PLAN.replace('baseline: "off"', "baseline: off"), "at baseline: is false, which YAML makes of off and no"),
+        (PLAN.replace('released: "on"', "released: 1"), "at released: should be"),
         (PLAN.replace("percent: 50", "percent: 500"), "at stages[1].percent: 500 is no percentage"),
         (PLAN.replace("  - percent: 100", "  - percent: 5"), "at stages[3]: adds nobody"),
         (PLAN.replace("population: dev", "populations: dev"), "at stages[0].populations: unknown"),

@@ -48,7 +48,8 @@ async def test_every_change_is_listed_newest_first_with_what_it_touched(busy: St
 
 
 async def test_what_was_done_to_a_release_or_killed_is_told_beside_every_change(busy: Store) -> None:
-    await do(busy, table.UNRELEASE, key=KEY, reason="bad", **{"from": ["dev"]})
+    taken: dict[str, Any] = {"from": ["dev"]}
+    await do(busy, table.UNRELEASE, key=KEY, reason="bad", **taken)
     await do(busy, table.RESTORE, key=KEY, population="dev", reason="good")
     await do(busy, table.SYNC, document={"flags": {KEY: flag(1)}}, apply=True, force=True)
     entries = await do(busy, table.HISTORY)

@@ -100,5 +100,12 @@ def test_an_example_is_what_the_operation_takes(name: str) -> None:
     Draft202012Validator(schema).validate(EXAMPLES[name])
 
 
+def test_an_un_release_says_that_it_goes_to_a_stage_or_a_population() -> None:
+    members = document()["components"]["schemas"]["Unrelease"]["properties"]
+    [to] = [each for each in members["to"]["anyOf"] if each != {"type": "null"}]
+    assert "a stage, by its name or number, or who are in a population" in to["description"]
+    assert (members["from"]["minItems"], "default" in members["from"]) == (1, False)
+
+
 def test_the_command_prints_it() -> None:
     assert json.loads(Cli().ok("openapi")) == json.loads(document_json()) == DOCUMENT

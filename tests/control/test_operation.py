@@ -106,6 +106,18 @@ def test_who_takes_something_away_says_why(reason: str) -> None:
             request_of(operation, {"key": "a", "reason": reason})
 
 
+@pytest.mark.parametrize("reason", ["", " ", "\t\n"])
+def test_a_reason_that_says_nothing_is_refused_in_a_sentence(reason: str) -> None:
+    with pytest.raises(InputError, match=r"^flags.kill: reason: it is empty: say why$"):
+        request_of(table.KILL, {"key": "a", "reason": reason})
+
+
+def test_an_empty_list_of_populations_is_not_everybody() -> None:
+    with pytest.raises(InputError, match=r"^releases.unrelease: from: it is empty: name populations, or leave it out"):
+        request_of(table.UNRELEASE, {"key": "a", "reason": "x", "from": []})
+    assert request_of(table.UNRELEASE, {"key": "a", "reason": "x"})
+
+
 async def test_each_write_goes_through_what_the_session_has_around_it(store: Store, desk: object) -> None:
     seen: list[Store] = []
 

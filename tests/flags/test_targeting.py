@@ -230,7 +230,7 @@ def test_a_name_that_only_looks_like_the_evaluators_own_is_taken(name: str) -> N
 
 def test_a_population_may_be_named_where_nobody_knows_which_there_are() -> None:
     check_rule("rule", "targeting", {"$ref": "any"}, populations=None)
-    with pytest.raises(DefinitionError, match=r'at \$ref: there is no population "any"; none may be named here'):
+    with pytest.raises(DefinitionError, match=r'at \$ref: a population cannot refer to another one \("any"\)'):
         check_population("outer", {"$ref": "any"})
 
 

@@ -1,5 +1,8 @@
 """Doing an operation that changes something: said at once, then proven, with one exit status for both."""
 
+import asyncio
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import click
@@ -37,7 +40,8 @@ def change(
         made: Change = await perform(operation, **members)
         if not as_json:
             say(made, what)
-        return made, await prove_change(perform, made, verb=verb, wait=wait, as_json=as_json)
+        unproven = partial(members_of, made, None)
+        return made, await prove_change(perform, made, verb=verb, wait=wait, as_json=as_json, unproven=unproven)
 
     made, proof = target.run(run)
     if as_json:
@@ -45,15 +49,31 @@ def change(
     end_with(proof)
 
 
-async def prove_change(perform: Perform, made: Change | None, *, verb: str, wait: float, as_json: bool) -> Proof | None:
-    """Wait until every relay has a change, and say so; None where that is not wanted, or there is none."""
+async def prove_change(
+    perform: Perform,
+    made: Change | None,
+    *,
+    verb: str,
+    wait: float,
+    as_json: bool,
+    unproven: Callable[[], Mapping[str, Any]],
+) -> Proof | None:
+    """Wait until every relay has a change, and say so; None where that is not wanted, or there is none.
+
+    It is written by then: scripts whose wait is ended by Ctrl-C get what is `unproven` all the same.
+    """
     if not wait or made is None:
         return None
 
     async def read() -> Reports:
         return reports_of(await perform(LIST_RELAYS))
 
-    return await show_proof(read, written_of(made), within=wait, verb=verb, as_json=as_json)
+    try:
+        return await show_proof(read, written_of(made), within=wait, verb=verb, as_json=as_json)
+    except asyncio.CancelledError:
+        if as_json:
+            print_json(unproven())
+        raise
 
 
 def say(made: Change, what: str) -> None:

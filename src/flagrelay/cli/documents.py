@@ -21,7 +21,7 @@ MAX_DOCUMENT_BYTES = 64 * 1024 * 1024
 def read_document(path: str, document_format: str | None) -> object:
     """A document from a file, or from standard input for `-`.
 
-    Its format is given, or told by the file's ending, or is JSON.
+    Its format is given, or told by the file's ending, or is JSON. Standard input is YAML unless it begins like JSON.
 
     Raises:
         InputError: there is no such file, it cannot be read, or it is too large.
@@ -29,10 +29,15 @@ def read_document(path: str, document_format: str | None) -> object:
     """
     text = read_bytes(path, MAX_DOCUMENT_BYTES)
     subject = _subject(path)
-    told = "yaml" if Path(path).suffix.lower() in (".yaml", ".yml") else "json"
-    if (document_format or told) == "yaml":
+    if (document_format or _told_format(path, text)) == "yaml":
         return parse_yaml(text, subject)
     return parse_json(text, subject)
+
+
+def _told_format(path: str, text: bytes) -> str:
+    if path == "-":  # the examples of everything are YAML, and what begins like JSON wants errors of JSON's
+        return "json" if text.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"", b"{", b"[") else "yaml"
+    return "yaml" if Path(path).suffix.lower() in (".yaml", ".yml") else "json"
 
 
 def read_bytes(path: str, most: int) -> bytes:

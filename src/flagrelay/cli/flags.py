@@ -1,5 +1,8 @@
 """`flagrelay flags`: read, write, import and export flags."""
 
+from functools import partial
+from typing import Any
+
 import click
 
 from flagrelay.cli.acting import change, members_of, prove_change
@@ -19,7 +22,7 @@ format_option = click.option(
     "--format",
     "document_format",
     type=click.Choice(FORMATS),
-    help="Default: by the file's ending, else JSON.",
+    help="Default: by the file's ending, or by how standard input begins; else JSON.",
 )
 
 
@@ -159,12 +162,14 @@ def import_(
         imported: Imported = await perform(table.IMPORT, **members)
         if not as_json:
             click.echo(_line(imported))
-        return imported, await prove_change(perform, imported.change, verb="written", wait=wait, as_json=as_json)
+        unproven = partial(_json, imported, None)
+        return imported, await prove_change(
+            perform, imported.change, verb="written", wait=wait, as_json=as_json, unproven=unproven
+        )
 
     imported, proof = target.run(run)
     if as_json:
-        summary = {name: getattr(imported, name) for name in imported.__struct_fields__ if name != "change"}
-        print_json({**members_of(imported.change, proof), **summary})
+        print_json(_json(imported, proof))
     end_with(proof)
 
 
@@ -187,6 +192,11 @@ def export(document_format: str, originals: bool, target: Target) -> None:
     for key, kill in exported.killed.items():
         click.echo(f"{one_line(killed_by(key, kill))}; it is exported {how}", err=True)
     click.echo(write_document(exported.document, document_format), nl=False)
+
+
+def _json(imported: Imported, proof: Proof | None) -> dict[str, Any]:
+    summary = {name: getattr(imported, name) for name in imported.__struct_fields__ if name != "change"}
+    return {**members_of(imported.change, proof), **summary}
 
 
 def _row(flag: FlagSummary) -> tuple[str, ...]:

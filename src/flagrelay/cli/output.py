@@ -35,18 +35,17 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, empty:
 
 
 def _table(columns: Sequence[str], lines: Sequence[Sequence[str]], room: int) -> Table:
-    gaps = len(columns) - 1
-    gap = 2 if sum(_widest([columns, *lines])) + 2 * gaps <= room else 1
+    gap = 2 if sum(_widest([columns, *lines])) + 2 * (len(columns) - 1) <= room else 1
     table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")
-    for column, width in zip(columns, column_widths(columns, lines, room - gap * gaps), strict=True):
+    for column, width in zip(columns, column_widths(columns, lines, room, gap), strict=True):
         table.add_column(Text(column), width=width, overflow="fold")
     for row in lines:
         table.add_row(*map(Text, row))
     return table
 
 
-def column_widths(columns: Sequence[str], lines: Sequence[Sequence[str]], room: int) -> list[int]:
-    """How wide each column is, so that all of them have room; it is taken from the widest.
+def column_widths(columns: Sequence[str], lines: Sequence[Sequence[str]], room: int, gap: int) -> list[int]:
+    """How wide each column is, so that all have room with gaps between them; it is taken from the widest.
 
     Where it is narrow, names of columns are folded first, then cells, both between words; and within a word only where
     nothing else helps. What one copies (a key, a name) stands in the first column, and stays whole unless that takes
@@ -56,6 +55,7 @@ def column_widths(columns: Sequence[str], lines: Sequence[Sequence[str]], room: 
     words = _widest([_longest_words(row) for row in (columns, *lines)])
     cells = [max(both) for both in zip(words, _widest(lines), strict=True)]
     kept = widths[0] if widths[0] <= room // 2 else 1
+    room -= gap * (len(columns) - 1)
     for least in (cells, words, [1] * len(words)):
         _narrow(widths, [max(kept, least[0]), *least[1:]], room)
     return widths

@@ -1,6 +1,7 @@
 """`flagrelay release` and `flagrelay unrelease`: a flag's way through populations, and back."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import click
@@ -61,7 +62,12 @@ def _action(*, reason_required: bool = True, asks: bool = True) -> Callable[[Com
 @release.command(epilog="Example: flagrelay release plan checkout-v2 --env production --file plan.yaml --apply")
 @key_argument
 @click.option("--file", "path", default="-", show_default="standard input", metavar="FILE", help="The plan.")
-@click.option("--format", "document_format", type=click.Choice(FORMATS), help="Default: by the file's ending.")
+@click.option(
+    "--format",
+    "document_format",
+    type=click.Choice(FORMATS),
+    help="Default: by the file's ending, or by how standard input begins.",
+)
 @click.option("--apply", is_flag=True, help="Store it; the flag then serves its baseline to everybody.")
 @click.option("--replace-targeting", is_flag=True, help="Over targeting that the flag has of its own.")
 @_action(reason_required=False)
@@ -288,7 +294,14 @@ def _act(
         if not as_json:
             what = _approved(acted.release, members["stage"]) if operation is table.APPROVE else ""
             _say(acted, verb, what, effect=not question)
-        proof = await prove_change(perform, acted.change, verb=verb, wait=options["wait"], as_json=as_json)
+        proof = await prove_change(
+            perform,
+            acted.change,
+            verb=verb,
+            wait=options["wait"],
+            as_json=as_json,
+            unproven=partial(_json, acted, None),
+        )
         return acted, proof
 
     acted, proof = target.run(run)

@@ -1,5 +1,8 @@
 """`flagrelay sync`: make an environment what files in Git say, but for what a person has taken away since."""
 
+from functools import partial
+from typing import Any
+
 import click
 
 from flagrelay.cli.acting import members_of, prove_change
@@ -52,14 +55,21 @@ def sync(
         synced: Synced = await perform(SYNC, **members)
         if not as_json:
             _show(synced, apply=apply)
-        return synced, await prove_change(perform, synced.change, verb="written", wait=wait, as_json=as_json)
+        unproven = partial(_json, synced, None)
+        return synced, await prove_change(
+            perform, synced.change, verb="written", wait=wait, as_json=as_json, unproven=unproven
+        )
 
     synced, proof = target.run(run)
     if as_json:
-        print_json({**members_of(synced.change, proof), "differences": synced.differences, "held": synced.held})
+        print_json(_json(synced, proof))
     end_with(proof)
     if synced.held:
         click.get_current_context().exit(HELD_BACK)
+
+
+def _json(synced: Synced, proof: Proof | None) -> dict[str, Any]:
+    return {**members_of(synced.change, proof), "differences": synced.differences, "held": synced.held}
 
 
 def _show(synced: Synced, *, apply: bool) -> None:

@@ -77,6 +77,23 @@ class Operation(Generic[RequestT, AnswerT]):
         return tuple(re.findall(r"\{(\w+)\}", self.path))
 
 
+_EMPTY = re.compile(r"Expected `\w+` (?:of length >= 1|matching regex .*) - at `\$\.(\w+)`")
+
+EMPTY = {
+    "reason": "it is empty: say why",
+    "from": "it is empty: name populations, or leave it out, which is everybody",
+}
+"""What is said of members that say nothing, rather than by which rule that is told."""
+
+
+def explained(operation: Operation[Any, Any], error: msgspec.ValidationError) -> str:
+    """What is wrong with the request of an operation."""
+    empty = _EMPTY.fullmatch(str(error))
+    if empty and empty[1] in EMPTY:
+        return f"{operation.name}: {empty[1]}: {EMPTY[empty[1]]}"
+    return f"{operation.name}: {error}"
+
+
 def request_of(operation: Operation[RequestT, Any], members: Mapping[str, Any]) -> RequestT:
     """The request that members make; those that are None are left out.
 
@@ -87,7 +104,7 @@ def request_of(operation: Operation[RequestT, Any], members: Mapping[str, Any]) 
     try:
         return msgspec.convert(given, operation.request)
     except msgspec.ValidationError as error:
-        raise InputError(f"{operation.name}: {error}") from error
+        raise InputError(explained(operation, error)) from error
 
 
 async def perform(session: Session, operation: Operation[Any, AnswerT], **members: Any) -> AnswerT:  # noqa: ANN401 - each has its own

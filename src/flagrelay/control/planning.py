@@ -164,7 +164,7 @@ def _base_of_plan(
     """What a plan is applied to: the flag as it is, or a new one of the variants that the plan names."""
     if flag is None:
         if plan.variants is None:
-            raise FlagMissing(environment, plan.flag)
+            raise FlagMissing(environment, plan.flag, "`variants` in the plan creates it")
         return {"variants": dict(plan.variants)}
     base = original(flag)
     if entry and entry.release.state is not State.PLANNED and (others := _revalued(plan, flag)):

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Annotated
 
-from msgspec import Meta, field
+from msgspec import UNSET, Meta, UnsetType, field
 
 from flagrelay.control.answers import AnyReason, Key, Name, Reason, Request
 from flagrelay.control.session import Session
@@ -19,6 +19,15 @@ UNRELEASE_TRIES = 50
 """How often an un-release is done anew, because somebody else has written the flag meanwhile."""
 
 StageName = Annotated[str, Meta(min_length=1, max_length=256, description="A stage's name or number")]
+
+Limit = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=256,
+        description="Who keeps it: those up to a stage, by its name or number, or who are in a population, by its name",
+    ),
+]
 
 # -- what is asked for ------------------------------------------------------------------------------------------------
 
@@ -49,10 +58,13 @@ class RetreatTo(Step, kw_only=True):
 
 
 class Unrelease(Step, kw_only=True):
-    """From populations; to what a stage, or a population, has; or, where neither is said, from everybody."""
+    """From populations; to what a stage, or a population, has; or, where neither is said, from everybody.
 
-    from_: Annotated[list[Name], Meta(max_length=50)] = field(default_factory=list, name="from")
-    to: StageName | None = None
+    `from` is left out where nobody is named: an empty list may be a list that went missing, and is not everybody.
+    """
+
+    from_: Annotated[list[Name], Meta(min_length=1, max_length=50)] | UnsetType = field(default=UNSET, name="from")
+    to: Limit | None = None
     reason: Reason
 
 
@@ -127,11 +139,12 @@ async def retreat(session: Session, request: RetreatTo) -> Acted:
 
 async def unrelease(session: Session, request: Unrelease) -> Acted:
     """Take a release back: from populations, from all but those up to a stage or population, or from everybody."""
+    names = [] if request.from_ is UNSET else request.from_
 
     def taken(release: Release, now: int) -> Release:
-        return actions.unrelease(release, request.from_, request.to, now=now)
+        return actions.unrelease(release, names, request.to, now=now)
 
-    detail = {"from": request.from_, "to": request.to}
+    detail = {"from": names, "to": request.to}
     action = Action("unrelease", taken, request.reason, narrows=True, detail=detail)
     for _ in range(UNRELEASE_TRIES):
         try:

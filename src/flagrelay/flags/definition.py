@@ -102,7 +102,7 @@ def check_population(name: object, rule: object) -> Rule:
         if size > MAX_DEFINITION_BYTES:
             cause = f"has {size} bytes as JSON beside the lists that `in` looks into"
             raise DefinitionError(subject, "", f"{cause}; the most is {MAX_DEFINITION_BYTES}")
-    check_rule(subject, "", rule, populations=())  # a population names no other
+    check_rule(subject, "", rule, refers=False)
     return rule
 
 

@@ -24,7 +24,8 @@ class _Checker:
         populations: the names that `$ref` may take; None where that is not known, and empty for none.
     """
 
-    def __init__(self, subject: str, populations: Collection[str] | None) -> None:
+    def __init__(self, subject: str, populations: Collection[str] | None, *, refers: bool) -> None:
+        self._refers = refers
         self._subject = subject
         self._populations = populations
 
@@ -67,9 +68,11 @@ class _Checker:
     def reference(self, path: str, name: Any) -> None:
         if not isinstance(name, str):
             raise self.fail(path, "should be the name of a population")
+        if not self._refers:
+            raise self.fail(path, f'a population cannot refer to another one ("{name:.80}"): write its rule out')
         if self._populations is not None and name not in self._populations:
             known = ", ".join(sorted(self._populations)[:10])
-            cause = f"there are {known:.200}" if known else "none may be named here"
+            cause = f"there are {known:.200}" if known else "there are none yet"
             raise self.fail(path, f'there is no population "{name:.80}"; {cause}')
 
     def var(self, path: str, arguments: list[Any]) -> None:
@@ -126,7 +129,9 @@ _CHECKS: dict[str, Callable[[_Checker, str, list[Any]], None]] = {
 }
 
 
-def check_rule(subject: str, path: str, rule: Any, *, populations: Collection[str] | None = None) -> None:
+def check_rule(
+    subject: str, path: str, rule: Any, *, populations: Collection[str] | None = None, refers: bool = True
+) -> None:
     """Refuse a rule that would not compile, or can only be a mistake.
 
     Args:
@@ -134,11 +139,12 @@ def check_rule(subject: str, path: str, rule: Any, *, populations: Collection[st
         path: where it stands in that: `targeting`.
         rule: JsonLogic, as parsed JSON, of bounded depth.
         populations: the names that `$ref` may take; None where that is not known.
+        refers: whether it may refer to populations at all.
 
     Raises:
         DefinitionError: it is such a rule; says where.
     """
-    _Checker(subject, populations).rule(path, rule)
+    _Checker(subject, populations, refers=refers).rule(path, rule)
 
 
 def _count(least: int, most: float) -> str:

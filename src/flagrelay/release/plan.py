@@ -244,6 +244,9 @@ def _is_name(value: object) -> bool:
 def _mix(subject: str, path: str, value: object) -> Mix:
     if isinstance(value, str) and value and not _LONE.search(value):
         return {value: 1}
+    if isinstance(value, bool):
+        cause = f"is {str(value).lower()}, which YAML makes of {'on and yes' if value else 'off and no'} without quotes"
+        raise DefinitionError(subject, path, f'{cause}: write it in quotes, "{"on" if value else "off"}"')
     if isinstance(value, dict) and value:
         for name, weight in value.items():
             if not isinstance(name, str) or not name or _LONE.search(name):

@@ -8,7 +8,7 @@ import msgspec
 import orjson
 from starlette.requests import Request
 
-from flagrelay.control.operation import Operation
+from flagrelay.control.operation import Operation, explained
 from flagrelay.errors import DefinitionError, Refusal
 from flagrelay.flags.definition import parse_json
 from flagrelay.server.headers import single
@@ -38,7 +38,7 @@ def asked_for(operation: Operation[Any, Any], request: Request, body: bytes) -> 
     try:
         return msgspec.convert(members, operation.request, strict=operation.has_body)
     except msgspec.ValidationError as error:
-        raise _invalid(f"{operation.name}: {error}") from error
+        raise _invalid(explained(operation, error)) from error
 
 
 def _invalid(details: str) -> Refusal:
