@@ -1,6 +1,8 @@
 """Flag sets in files, as Git keeps them."""
 
+import errno
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,36 @@ def test_what_is_hidden_is_not_read_and_a_mounted_config_map_is_read_once(tmp_pa
     (tmp_path / "..data" / "flags.json").write_text(json.dumps(flags("a")))
     (tmp_path / "flags.json").symlink_to("..data/flags.json")
     assert read_flag_files(str(tmp_path))[0]["flags"] == {"a": FLAG}
+
+
+def test_a_link_to_a_folder_is_followed_and_what_is_met_twice_is_read_once(tmp_path: Path) -> None:
+    write(tmp_path, flags__one_json=flags("a"), flags__team__two_json=flags("b"), shared__three_json=flags("c"))
+    for name, target in {"linked": "../shared", "team/up": "..", "again": "team", ".hidden": "../elsewhere"}.items():
+        (tmp_path / "flags" / name).symlink_to(target)
+    assert read_flag_files(str(tmp_path / "flags"))[0]["flags"].keys() == {"a", "b", "c"}
+
+
+@pytest.mark.parametrize("name", ["two.json", "two.YAML", "team"])
+def test_a_link_that_leads_nowhere_is_refused_where_flags_may_have_been_there(tmp_path: Path, name: str) -> None:
+    folder = write(tmp_path, one_json=flags("a"))
+    (tmp_path / "notes.txt").symlink_to("gone.txt")
+    assert read_flag_files(folder)[0]["flags"].keys() == {"a"}
+    (tmp_path / name).symlink_to("gone")
+    with pytest.raises(InputError, match=f"cannot read {folder}/{name}: No such file"):
+        read_flag_files(folder)
+
+
+def test_a_folder_that_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, iterdir = write(tmp_path, one_json=flags("a"), team__two_json=flags("b")), Path.iterdir
+
+    def refusing(path: Path) -> Iterator[Path]:
+        if path.name == "team":  # as root may read everything
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return iterdir(path)
+
+    monkeypatch.setattr(Path, "iterdir", refusing)
+    with pytest.raises(InputError, match=f"cannot read {folder}/team: Permission denied"):
+        read_flag_files(folder)
 
 
 @pytest.mark.parametrize(

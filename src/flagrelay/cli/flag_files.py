@@ -1,5 +1,7 @@
 """Flag sets in files, as Git keeps them: one file, or all below a folder, as one flag set."""
 
+import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,12 @@ def read_flag_files(path: str) -> tuple[dict[str, Any], list[str]]:
     """What files say, as one flag set; and those of the files that are plans of releases, which say nothing of it.
 
     Args:
-        path: a file, or a folder: then every JSON and YAML file below it, but for those whose names begin with a dot.
+        path: a file, or a folder: then every JSON and YAML file below it, links followed, but for those whose names
+            begin with a dot.
 
     Raises:
-        InputError: a file cannot be read or is no flag set, the same thing stands in two of them, or there is none.
+        InputError: a file or folder cannot be read, a file is no flag set, the same thing stands in two of them, or
+            there is none.
     """
     merged: dict[str, Any] = {part: {} for part in KINDS}
     found: dict[tuple[str, str], str] = {}
@@ -43,15 +47,37 @@ def read_flag_files(path: str) -> tuple[dict[str, Any], list[str]]:
 
 
 def _files(path: str) -> list[str]:
-    folder = Path(path)
-    if not folder.is_dir():
-        return [path]
-    files = (each for each in folder.rglob("*") if each.suffix.lower() in ENDINGS and each.is_file())
-    return sorted(str(each) for each in files if not _is_hidden(each.relative_to(folder)))
+    return sorted(_below(Path(path), set())) if os.path.isdir(path) else [path]  # noqa: PTH112 - never raises
 
 
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+def _below(folder: Path, seen: set[str]) -> Iterator[str]:
+    """The files below a folder. What is left out unread would be deleted by whoever prunes: it is an error instead."""
+    real = os.path.realpath(folder)
+    if real in seen:  # a link leads back to it, or there again
+        return
+    seen.add(real)
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise InputError(f"cannot read {folder}: {error.strerror}") from error
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        mode = _mode(entry)
+        if stat.S_ISDIR(mode):
+            yield from _below(entry, seen)
+        elif stat.S_ISREG(mode) and entry.suffix.lower() in ENDINGS:
+            yield str(entry)
+
+
+def _mode(path: Path) -> int:
+    """What a name stands for; 0 for nothing that could be of flags: a link to nowhere with an ending of its own."""
+    try:
+        return path.stat().st_mode
+    except OSError as error:
+        if path.suffix.lower() in (*ENDINGS, "") or not path.is_symlink():  # without an ending it may be a folder
+            raise InputError(f"cannot read {path}: {error.strerror}") from error
+        return 0
 
 
 def _is_plan(document: object) -> bool:
