@@ -73,6 +73,14 @@ def test_settings_are_shown_changed_one_by_one_and_kept(production: Cli) -> None
     assert production.ok("env", "set", "production") == "fractional: v2\norigins: none\n"
 
 
+def test_history_says_which_settings_were_set(production: Cli) -> None:
+    production.ok("env", "set", "production", "--fractional", "v2", "--no-origins", "--reason", "old SDKs")
+    [entry] = production.json("history")
+    assert (entry["action"], entry["detail"]) == ("env set", {"settings": ["fractional", "origins"]})
+    [_, line] = production.ok("history").splitlines()
+    assert line.split("\t")[1:] == ["1", "env set", "setting fractional, setting origins", "ada", "old SDKs"]
+
+
 def test_what_is_no_setting_is_refused(production: Cli) -> None:
     for origin in ("www.example.com", "https://a.example/path", "https://", "https://user@a.example", "null"):
         assert "is no origin" in production.refused("env", "set", "production", "--origin", origin)

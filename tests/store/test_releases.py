@@ -433,6 +433,7 @@ async def test_a_write_over_releases_ends_the_release_and_the_kill_and_says_so(
     assert state.flags.get(KEY) == (FlagEntry(KEY, 5, definition) if definition else None)
     newest = await anext(read_actions(store, ENVIRONMENT))
     assert (newest.revision, newest.action, newest.actor, newest.flags) == (5, "sync", "grace", (KEY,))
+    assert newest.detail == {"plan": PLAN.as_json()}, "it outlives the release"
     assert [entry.flags async for entry in read_actions(store, ENVIRONMENT, "b")] == [], "it had no release"
     await put(store, KEY, 5)
 

@@ -1,6 +1,7 @@
 import asyncio
 import json
 import random
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,6 +14,7 @@ from flagrelay.errors import (
     FlagMissing,
     InputError,
     NotKilled,
+    PopulationMissing,
     StoreUnavailable,
     VariantMissing,
 )
@@ -31,6 +33,7 @@ from flagrelay.wire.message import decode_message
 from support.stores import ENVIRONMENT, everything, flag, folded, put
 
 RULE = {"==": [{"var": "team"}, "dev"]}
+BETA = flag(1, targeting={"if": [{"$ref": "beta"}, "on", "off"]})
 
 
 # What a change does
@@ -214,6 +217,32 @@ async def test_an_entry_that_another_tool_wrote_is_compared_all_the_same(store: 
         await put(store, "a", expected_flags={"a": 1})
     await put(store, "a", 2, expected_flags={"a": 3})
     assert (await read_flag(store, ENVIRONMENT, "a")).definition == flag(2)
+
+
+@pytest.mark.parametrize("flags", [{"a": BETA}, {"a": BETA, "b": flag(1)}])
+async def test_a_flag_that_names_a_population_that_there_is_not_is_refused(
+    store: Store, empty: Snapshot, flags: dict[str, Any]
+) -> None:
+    await write_change(store, ENVIRONMENT, Draft(evaluators={"beta": RULE, "dev": RULE}))
+    for evaluators, fits in (({"beta": None}, False), ({"beta": RULE}, True), ({"dev": None}, True), ({}, True)):
+        before = await everything(store)
+        if fits:
+            await write_change(store, ENVIRONMENT, Draft(flags=flags, evaluators=evaluators))
+            continue
+        with pytest.raises(PopulationMissing, match='no population "beta"'):
+            await write_change(store, ENVIRONMENT, Draft(flags=flags, evaluators=evaluators))
+        assert await everything(store) == before
+
+
+async def test_a_flag_whose_population_is_gone_already_keeps_nothing_else_from_being_written(
+    store: Store, empty: Snapshot
+) -> None:
+    await write_change(store, ENVIRONMENT, Draft(flags={"a": BETA}, evaluators={"beta": RULE}))
+    await write_change(store, ENVIRONMENT, Draft(evaluators={"beta": None}))
+    await put(store, "b")
+    await kill_flag(store, ENVIRONMENT, "a")
+    await revive_flag(store, ENVIRONMENT, "a")
+    await write_change(store, ENVIRONMENT, Draft(flags={"a": None}))
 
 
 # Many writers

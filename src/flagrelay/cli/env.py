@@ -102,7 +102,8 @@ def set_(
         if not given:
             return settings, None
         settings = check_settings({**settings.as_json(), **given})
-        draft = Draft(settings=settings, actor=actor, reason=reason)
+        detail = {"settings": sorted(given)}
+        draft = Draft(settings=settings, action="env set", detail=detail, actor=actor, reason=reason)
         return settings, await write_change(store, name, draft)
 
     settings, written = with_store(redis, replicated(replicas, write))

@@ -175,10 +175,11 @@ end
 
 -- Writes one change. `touched` lists {hash, member of the message, name, text or nil to delete}; `metadata` is the
 -- text of the flag set's new metadata, or '', `settings` that of the environment's settings; `action` is what the
--- history calls it; `note` writes what belongs to it beside the flags, given the time and how entries about it begin.
+-- history calls it; `note` writes what belongs to it beside the flags, given the time and how entries about it begin;
+-- `detail` is what else the history should know (JSON), or nil.
 -- The changelog comes first: out of memory, or a stream that is not ours, stops the script before anything was written.
 -- PUBLISH comes last: were it refused, everything would be written, and relays find it when they compare.
-local function commit(action, nonce, actor, reason, urgent, touched, metadata, settings, note)
+local function commit(action, nonce, actor, reason, urgent, touched, metadata, settings, note, detail)
   local epoch, revision, previous = position()
   revision = revision + 1
   local time = redis.call('TIME')
@@ -211,7 +212,7 @@ local function commit(action, nonce, actor, reason, urgent, touched, metadata, s
   if settings ~= '' then redis.call('HSET', STATE, 'settings', settings) end
   local who = string.format('{"revision":%d,"at":%s,"action":%s,"actor":', revision, at, quoted(action))
     .. actor .. ',"reason":' .. reason
-  note_history(who, touched, ',"urgent":' .. urgent)
+  note_history(who, touched, ',"urgent":' .. urgent .. (detail and ',"detail":' .. detail or ''))
   note(at, who, revision)
   redis.call('PUBLISH', CHANGES, #message <= LARGEST_MESSAGE and message or head .. '}')
   return {'WRITTEN', revision, at, epoch}
@@ -279,19 +280,47 @@ local function still_named(touched)
   return nil
 end
 
+-- A population that there will not be once a change is written, of those that its flags name, as an answer; nil where
+-- there is none. Somebody may have deleted it since the writer looked.
+local function unknown_population(touched, needed)
+  local written = {}
+  for _, each in ipairs(touched) do
+    if each.hash == EVALUATORS then written[each.name] = each.text and 1 or 0 end
+  end
+  for _, name in ipairs(needed) do
+    if (written[name] or redis.call('HEXISTS', EVALUATORS, name)) == 0 then return {'NO_POPULATION', name} end
+  end
+  return nil
+end
+
+-- What history keeps of a release that ends as its flag is written over: its plan.
+local function plan_of(key)
+  local release = redis.call('HGET', RELEASES, key)
+  for _, member in ipairs({'release', 'plan'}) do
+    local span = release and members_if_sound(release)[member]
+    release = span and string.sub(release, span[1], span[2])
+  end
+  return release and '{"plan":' .. release .. '}' or '{}'
+end
+
 -- ARGV: nonce, action (for the history), actor (JSON), reason (JSON), urgent (JSON), metadata (JSON or ''), settings
 -- (JSON or ''), most flags, the environment's revision that the writer read or '', '1' to end the releases of what is
 -- written over them, then for each entry four: 'flag' or 'population', name, the revision that the writer read or '',
--- text or '' to delete; or 'about', a population's name, '', what people should know of it.
+-- text or '' to delete; or 'about', a population's name, '', what people should know of it; or 'needed', the name of a
+-- population that the flags name, '', ''; or 'detail', '', '', what else the history should know (JSON).
 local function change()
   local nonce, action, actor, reason, urgent, metadata, settings, most, seen, over_releases = unpack(ARGV, 2, 11)
   local _, current = position()
   if seen ~= '' and tonumber(seen) ~= current then return {'CONFLICT', 'environment', '', seen, current} end
-  local touched, about, grows = {}, {}, 0
+  local touched, about, needed, grows, detail = {}, {}, {}, 0, nil
   for index = 12, #ARGV, 4 do
     local kind, name, expected, text = unpack(ARGV, index, index + 3)
     if kind == 'about' then
       table.insert(about, {name, text})
+    elseif kind == 'needed' then
+      table.insert(needed, name)
+    elseif kind == 'detail' then
+      detail = text
     else
       local refusal = objection(kind, name, expected, over_releases == '1')
       if refusal then return refusal end
@@ -300,7 +329,7 @@ local function change()
       table.insert(touched, {hash = hash, name = name, quoted = quoted(name), text = text ~= '' and text or nil})
     end
   end
-  local refusal = still_named(touched)
+  local refusal = still_named(touched) or unknown_population(touched, needed)
   if refusal then return refusal end
   local flags = redis.call('HLEN', FLAGS) + grows
   if grows > 0 and flags > tonumber(most) then return {'FULL', flags} end
@@ -308,13 +337,17 @@ local function change()
     for _, each in ipairs(touched) do
       if each.hash == FLAGS then
         redis.call('HDEL', KILLED, each.name)
-        if redis.call('HDEL', RELEASES, each.name) == 1 then note_action(who, each.name, '{}') end
+        local ended = redis.call('HEXISTS', RELEASES, each.name) == 1 and plan_of(each.name)
+        if ended then
+          redis.call('HDEL', RELEASES, each.name)
+          note_action(who, each.name, ended)
+        end
       elseif not each.text then
         redis.call('HDEL', POPULATIONS, each.name)
       end
     end
     for _, each in ipairs(about) do redis.call('HSET', POPULATIONS, each[1], each[2]) end
-  end)
+  end, detail)
 end
 
 -- What a flag's definition becomes when it serves one variant to everybody; nil where it has no such variant.

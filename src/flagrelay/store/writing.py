@@ -1,7 +1,7 @@
 """Writing an environment: changes, kills, and their undoing. Every function is one run of one script."""
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,7 @@ from flagrelay.flags.change import Definition, Rule
 from flagrelay.flags.definition import MAX_FLAGS, check_flag, check_metadata, check_population
 from flagrelay.flags.environment_settings import EnvironmentSettings
 from flagrelay.flags.position import Position
+from flagrelay.release.population import references
 from flagrelay.store.connection import Store
 from flagrelay.store.reading import entries_lost, state_damaged, unreadable
 from flagrelay.store.script import WRITE
@@ -38,6 +39,7 @@ class Draft:
     population. `expected_*`: the revision at which each entry was read, 0 for "it must not exist"; what is left out is
     not checked. `expected`: the same of the environment as a whole. `action` is what the history calls it. A flag that
     has a release is not written, unless `over_releases`, which ends the release.
+    `detail` is what else the history should know.
     """
 
     flags: Mapping[str, Definition | None] = field(default_factory=dict)
@@ -49,6 +51,7 @@ class Draft:
     about: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     expected: int | None = None
     over_releases: bool = False
+    detail: Mapping[str, Any] = field(default_factory=dict)
     action: str = "write"
     actor: str = ""
     reason: str = ""
@@ -76,6 +79,7 @@ async def write_change(store: Store, environment: str, draft: Draft) -> Written:
         Conflict: an entry, or the environment, is not at the revision at which it was read.
         Released: a flag has a release.
         PopulationUsed: a release names a population that was to be deleted.
+        PopulationMissing: a flag of it names a population that there is not.
         StoreCorrupt: what Redis holds contradicts itself.
         EnvironmentMissing: there is no such environment; a write never creates one.
         StoreUnavailable: Redis does not answer; the change may have been written.
@@ -89,12 +93,22 @@ async def write_change(store: Store, environment: str, draft: Draft) -> Written:
         arguments += ["population", name, draft.expected_evaluators.get(name, ""), text]
     for name, about in draft.about.items():
         arguments += ["about", name, "", orjson.dumps(about)]
+    for name in sorted(_named_by(draft.flags.values())):
+        arguments += ["needed", name, "", ""]
+    detail = {**draft.detail, **({} if draft.metadata is None else {"metadata": True})}
+    if detail:
+        arguments += ["detail", "", "", orjson.dumps(detail)]
     metadata = b"" if draft.metadata is None else orjson.dumps(check_metadata(draft.metadata))
     who = (draft.action, text_as_json(draft.actor), text_as_json(draft.reason), orjson.dumps(draft.urgent))
     settings = b"" if draft.settings is None else orjson.dumps(draft.settings.as_json())
     seen = "" if draft.expected is None else draft.expected
     more = (metadata, settings, MAX_FLAGS, seen, "1" if draft.over_releases else "")
     return await write(store, environment, "", "change", *who, *more, *arguments)
+
+
+def _named_by(flags: Iterable[Definition | None]) -> set[str]:
+    """The populations that definitions name."""
+    return {name for flag in flags if flag is not None for name in references(flag.get("targeting"))}
 
 
 async def kill_flag(
