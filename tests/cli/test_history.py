@@ -135,6 +135,22 @@ def test_nothing_is_left_out_of_an_export_or_since_a_time_unless_it_is_said(
         assert (len(since.out.splitlines()), since.err) == (count + 1, "")
 
 
+def test_of_one_flag_a_change_that_does_not_name_all_of_its_flags_is_shown_as_perhaps(production: Cli) -> None:
+    flags = {f"f{number:04}": FLAG for number in range(1001)}
+    production.ok("flags", "import", "-", stdin=json.dumps({"flags": flags, "metadata": {"team": "shop"}}))
+    production.ok("flags", "put", "other", stdin=json.dumps(FLAG))
+    [_, line] = production.ok("history", "--flag", "f1000").splitlines()
+    assert "\tf0000, f0001, f0002, f0003, f0004 and 997 more, perhaps f1000\t" in line
+    [_, line] = production.ok("history", "--flag", "f0999").splitlines()
+    assert "\tf0000, f0001, f0002, f0003, f0004 and 997 more\t" in line
+
+
+def test_other_metadata_are_shown(production: Cli) -> None:
+    document = {"flags": {"x": FLAG}, "metadata": {"team": "shop"}}
+    production.ok("flags", "import", "-", stdin=json.dumps(document))
+    assert production.ok("history").splitlines()[1].split("\t")[3] == "x, metadata"
+
+
 def test_what_cannot_be_asked_is_refused(production: Cli) -> None:
     assert "such as 90s, 30m, 1h, 1d12h" in production.refused("history", "--since", "yesterday")
     assert "is not in the range" in production.misused("history", "--limit", "0")

@@ -8,26 +8,42 @@ from flagrelay.store.history import HistoryEntry
 MAX_SHOWN = 5
 """Names that a line shows."""
 
+OF_CHANGES = {"settings", "metadata", "agreed"}
+"""What the history knows of changes, beside what they touched."""
 
-def show_entries(entries: Sequence[HistoryEntry], *, empty: str, of_one_flag: bool = False) -> None:
-    """What was done, when, by whom and why; the newest last, where one looks. Which flag, unless it is of one alone."""
+
+def show_entries(
+    entries: Sequence[HistoryEntry], *, empty: str, flag: str | None = None, of_one_flag: bool = False
+) -> None:
+    """What was done, when, by whom and why; the newest last, where one looks.
+
+    Args:
+        entries: the newest first.
+        empty: what is said where there is none.
+        flag: the one that is asked for, among those that were touched.
+        of_one_flag: whether all of it is of one flag's release, whose name goes without saying.
+    """
     rows = []
     for entry in reversed(entries):
-        about = _detail(entry) if of_one_flag else _about(entry)
+        about = _detail(entry) if of_one_flag else _about(entry, flag)
         rows.append((clock(entry.at), str(entry.revision), entry.action, about, entry.actor or "unknown", entry.reason))
     print_table(("WHEN (UTC)", "REVISION", "ACTION", "WHAT", "WHO", "WHY"), rows, empty=empty)
 
 
-def _about(entry: HistoryEntry) -> str:
+def _about(entry: HistoryEntry, flag: str | None) -> str:
+    detail = entry.detail or {}
     if entry.action.startswith("keys "):
         return _access_key(entry)
     names = [f"{name} deleted" if name in entry.deleted else name for name in entry.flags]
     names += [f"population {name}" for name in entry.populations]
+    names += [f"setting {name}" for name in detail.get("settings", [])] + ["metadata"] * ("metadata" in detail)
     more = len(names) - MAX_SHOWN + entry.left_out
     shown = ", ".join(names[:MAX_SHOWN]) or "-"
-    if entry.detail:
+    shown += f" and {more} more" if more > 0 else ""
+    if detail and not detail.keys() & OF_CHANGES:
         shown += f": {_detail(entry)}"
-    return one_line(shown + (f" and {more} more" if more > 0 else ""))
+    maybe = f", perhaps {flag}" if flag is not None and flag not in entry.flags else ""  # one of those left out
+    return one_line(f"{'as it was: ' if 'agreed' in detail else ''}{shown}{maybe}")
 
 
 def _access_key(entry: HistoryEntry) -> str:

@@ -22,7 +22,7 @@ PAGE = 1000
 
 
 @click.command(epilog="Example: flagrelay history --env production --flag checkout-v2 --since 1h")
-@click.option("--flag", callback=checked_text(), metavar="KEY", help="Only what touched this flag.")
+@click.option("--flag", callback=checked_text(), metavar="KEY", help="Only what touched this flag, or may have.")
 @click.option("--actor", "by", callback=checked_text(), metavar="WHO", help="Only what this person did.")
 @click.option("--since", callback=checked_text(), metavar="TIME", help="Not older than this: 30m, 1h, 1d12h.")
 @click.option(
@@ -43,7 +43,11 @@ def history(
     as_json: bool,
     target: Target,
 ) -> None:
-    """Show who changed what, when and why: every change, about a hundred thousand of them."""
+    """Show who changed what, when and why: every change, about a hundred thousand of them.
+
+    Of a change of more than a thousand flags, a thousand are known by name. With --flag, all such changes are shown,
+    and those that do not name the flag say `perhaps`.
+    """
     bounded = limit is None and not since and not jsonl
     most = SHOWN + 1 if bounded else limit
 
@@ -61,7 +65,7 @@ def history(
     if as_json and not jsonl:
         print_json(shown)
     elif not jsonl:
-        show_entries(shown, empty="nothing was changed")
+        show_entries(shown, empty="nothing was changed", flag=flag)
     if len(entries) > len(shown):
         click.echo(f"there are older ones than these {SHOWN}: --limit, --since or --jsonl shows them", err=True)
 

@@ -26,7 +26,11 @@ Limit = Annotated[int, Meta(ge=1, le=MAX_ENTRIES, description="How many, at most
 
 
 class GetHistory(Request, kw_only=True):
-    """Of which flag, by whom, since when; of all where nothing is said. The newest come first."""
+    """Of which flag, by whom, since when; of all where nothing is said. The newest come first.
+
+    Changes of more than a thousand flags name a thousand of them, and count the others as `left_out`. As one of those
+    may be the flag that is asked for, they are listed as well.
+    """
 
     flag: Key | None = None
     actor: Annotated[str, Meta(min_length=1, max_length=1000)] | None = None

@@ -120,7 +120,7 @@ async def read_actions(
 async def read_audit(
     store: Store, environment: str, key: str | None = None, *, since: int = 0, before: str = ""
 ) -> AsyncIterator[HistoryEntry]:
-    """Every change, as `read_history` has it, or those of one flag; each with the detail that is noted with actions.
+    """Every change, as `read_history` has it, or those that touched one flag, or may have; each with the detail that is noted with actions.
 
     Both streams are written by the same script, in the same order and with the same times, so they are read side by
     side. Where several releases ended by one change, no detail is said of it.
@@ -128,7 +128,7 @@ async def read_audit(
     actions = read_actions(store, environment, key, since=since, before=before)
     action = await anext(actions, None)
     async for entry in read_history(store, environment, since=since, before=before):
-        if key is not None and key not in entry.flags:
+        if key is not None and key not in entry.flags and not entry.left_out:
             continue
         if entry.action in ACTIONS:
             while action and action.at > entry.at:
