@@ -145,8 +145,9 @@ def test_an_import_of_a_killed_flags_original_leaves_it_killed_and_writes_the_re
     assert production.json("flags", "get", "a")["state"] == "DISABLED"
     edited = json.dumps({"flags": {"a": {**OTHER, "metadata": {"edited": True}}}})
     assert "killed by ada" in production.refused("flags", "import", "-", stdin=edited)
-    assert production.json("flags", "import", "-", "--force", stdin=nightly)["replaced"] == ["a"]
-    assert production.json("flags", "get", "a") == OTHER
+    assert production.json("flags", "import", "-", "--force", stdin=nightly)["changed"] is False
+    assert production.json("flags", "import", "-", "--force", stdin=edited)["replaced"] == ["a"]
+    assert production.json("flags", "get", "a") == json.loads(edited)["flags"]["a"]
 
 
 def test_prune_does_not_delete_a_killed_flag_by_itself(production: Cli) -> None:

@@ -82,6 +82,20 @@ def test_a_kill_that_the_files_know_nothing_of_is_said_and_in_sync(production: C
     assert said.endswith("in sync; nothing was written\n")
 
 
+def test_what_people_did_is_agreed_to_and_said_once(production: Cli, files: Files) -> None:
+    for key in "ab":
+        production.ok("flags", "put", key, stdin=json.dumps(FLAG))
+    production.ok("flags", "delete", "b")
+    folder = files(a=FLAG)
+    assert production.ok("sync", folder, "--prune") == "in sync; nothing was written\n"
+    said = "in sync; nothing was written, but history that the files have 2 so as people did\n"
+    assert production.ok("sync", folder, "--prune", "--apply", "--actor", "ci", "--reason", "first") == said
+    assert production.ok("sync", folder, "--prune", "--apply") == "in sync; nothing was written\n"
+    assert production.ok("history").splitlines()[-1].split("\t")[1:] == [
+        *("3", "sync", "as it was: a, b deleted", "ci", "first")
+    ]
+
+
 def test_it_says_all_of_it_as_json(production: Cli, files: Files) -> None:
     production.ok("sync", files(a=FLAG), "--apply")
     production.ok("kill", "a", "--reason", "errors")

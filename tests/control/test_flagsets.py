@@ -1,15 +1,18 @@
 """Whole flag sets: export, import."""
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
 from flagrelay.control import table
 from flagrelay.control.flagsets import SCHEMA, Imported
-from flagrelay.errors import Killed, PopulationUsed, Released
+from flagrelay.control.operation import perform
+from flagrelay.control.session import Session
+from flagrelay.errors import Conflict, Killed, PopulationMissing, PopulationUsed, Released
 from flagrelay.store.connection import Store
 from flagrelay.store.history import read_history
-from flagrelay.store.reading import read_state
+from flagrelay.store.reading import read_snapshot, read_state
 from support.desk import BETA, DISABLED, OFF, ON, POPULATIONS, Desk, flag_set
 from support.stores import ENVIRONMENT
 
@@ -83,5 +86,66 @@ async def test_only_force_ends_a_kill(desk: Desk) -> None:
     with pytest.raises(Killed, match="killed by ada since"):
         await imported(desk, flag_set({"x": OFF}))
     assert await desk.definition("x") == DISABLED
-    assert (await imported(desk, flag_set({"x": ON}), force=True)).replaced == ["x"]
-    assert await desk.definition("x") == ON
+    assert (await imported(desk, flag_set({"x": OFF}), force=True)).replaced == ["x"]
+    assert await desk.definition("x") == OFF
+
+
+async def test_not_even_force_ends_a_kill_of_which_the_file_has_the_original(desk: Desk) -> None:
+    await desk.sync({"x": ON})
+    await desk.do(table.KILL, key="x", reason="errors")
+    assert (await imported(desk, flag_set({"x": ON}), force=True)).change is None
+    assert await desk.definition("x") == DISABLED
+
+
+async def test_a_population_that_a_flag_names_is_not_pruned_not_even_one_that_is_killed(desk: Desk) -> None:
+    await desk.sync({"x": BETA})
+    await desk.do(table.KILL, key="x", to="off", reason="errors")
+    served = await desk.definition("x")
+    for dry_run in (True, False):
+        with pytest.raises(PopulationUsed, match='"beta" is used by flag "x"; nothing was changed'):
+            await imported(desk, {"flags": {"x": served}}, prune=True, dry_run=dry_run)
+    assert (await imported(desk, {"flags": {"x": OFF}}, prune=True, force=True)).populations == ["beta", "dev"]
+
+
+def meddling(desk: Desk, meddle: Callable[[], Awaitable[object]], *, times: int = 1) -> Session:
+    """Ada's session, in which something else is written before the first so many of her writes."""
+    left = [meddle] * times
+
+    async def around(store: Store, write: Callable[[Store], Awaitable[Any]]) -> Any:
+        if left:
+            await left.pop()()
+        return await write(store)
+
+    return Session(desk.store, ENVIRONMENT, "ada", around=around)
+
+
+async def test_a_population_that_somebody_comes_to_name_meanwhile_is_not_pruned(desk: Desk) -> None:
+    await desk.sync({"y": OFF})
+    session = meddling(desk, lambda: desk.put("x", BETA))
+    with pytest.raises(PopulationUsed, match='"beta" is used by flag "x"'):
+        await perform(session, table.IMPORT, document={"flags": {"y": OFF}}, prune=True)
+    assert (await read_snapshot(desk.store, ENVIRONMENT)).resolve("x", {"plan": "beta"}).value is True
+
+
+async def test_populations_are_pruned_though_somebody_writes_something_else_meanwhile(desk: Desk) -> None:
+    await desk.sync({"y": OFF})
+    session = meddling(desk, lambda: desk.put("x", ON), times=2)
+    answer = await perform(session, table.IMPORT, document={"flags": {"y": OFF}}, prune=True)
+    assert (answer.populations, answer.deleted) == (["beta", "dev"], [])
+    assert await desk.definition("x") == ON, "it was not there when the file was compared"
+
+
+async def test_an_import_that_prunes_does_not_overwrite_what_somebody_writes_meanwhile(desk: Desk) -> None:
+    await desk.sync({"y": OFF})
+    session = meddling(desk, lambda: desk.put("y", BETA))
+    with pytest.raises(Conflict, match='flag "y" is at revision 2'):
+        await perform(session, table.IMPORT, document={"flags": {"y": ON}}, prune=True)
+    assert await desk.definition("y") == BETA
+
+
+async def test_a_flag_that_names_a_population_which_somebody_deletes_meanwhile_is_not_written(desk: Desk) -> None:
+    await desk.sync({"y": OFF})
+    session = meddling(desk, lambda: desk.do(table.DELETE_POPULATION, name="beta"))
+    with pytest.raises(PopulationMissing, match='no population "beta"'):
+        await perform(session, table.PUT_FLAG, key="y", definition=BETA)
+    assert await desk.definition("y") == OFF

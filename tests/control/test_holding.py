@@ -36,6 +36,15 @@ async def forced(desk: Desk, *files: Any, **members: Any) -> Synced:
     return synced
 
 
+async def agreed(desk: Desk, *files: Any, **members: Any) -> None:
+    """A sync of what is so already writes nothing but that the files say so from now on, and that only once."""
+    before = await read_state(desk.store, ENVIRONMENT)
+    for expected in (1, 0):
+        synced = await desk.sync(*files, **members)
+        assert (synced.differences, synced.change, synced.agreed) == ([], None, expected)
+    assert await read_state(desk.store, ENVIRONMENT) == before
+
+
 # -- kills --------------------------------------------------------------------------------------------------------
 
 
@@ -68,10 +77,17 @@ async def test_a_killed_flag_is_held_back_where_the_file_has_another_or_none(des
     assert await desk.definition("x") == OFF
 
 
-async def test_force_ends_a_kill_that_the_file_knows_nothing_of(desk: Desk) -> None:
-    await desk.sync({"x": ON})
+async def test_force_ends_no_kill_of_which_the_file_has_the_original_only_revive_does(desk: Desk) -> None:
+    await desk.sync({"x": ON, "y": ON})
     await desk.do(table.KILL, key="x", reason="errors")
-    await forced(desk, {"x": ON})
+    await desk.put("y", OFF, reason="for a demo")
+    synced = await desk.sync({"x": ON, "y": ON}, force=True)
+    assert [(each.name, each.what, each.held) for each in synced.differences] == [
+        ("x", "keep", False),
+        ("y", "replace", False),
+    ]
+    assert await desk.definition("x") == DISABLED
+    await desk.do(table.REVIVE, key="x")
     assert await desk.definition("x") == ON
 
 
@@ -147,8 +163,17 @@ async def test_a_flag_that_was_taken_away_is_held_back_though_its_release_has_en
     await desk.sync({"x": OFF})
     await desk.release(*steps)
     await held(desk, why, {"x": ON})
-    assert (await desk.sync({"x": await desk.definition("x")})).differences == []
     await forced(desk, {"x": ON})
+
+
+@pytest.mark.parametrize("name", ENDED)
+async def test_a_flag_that_was_taken_away_is_the_files_again_once_they_have_it_so(desk: Desk, name: str) -> None:
+    steps, why = ENDED[name]
+    await desk.sync({"x": OFF})
+    await desk.release(*steps)
+    await held(desk, why, {"x": {**ON, "metadata": {"owner": "ada"}}})
+    await agreed(desk, {"x": await desk.definition("x")})
+    assert only(await desk.sync({"x": ON})).held is False
 
 
 @pytest.mark.parametrize(
@@ -191,7 +216,6 @@ async def test_a_flag_that_somebody_switched_off_is_held_back(desk: Desk) -> Non
     await desk.put("x", {**ON, "state": "DISABLED"}, reason="errors")
     await held(desk, "it was switched off by ada at 2", {"x": ON})
     await held(desk, "(errors)", {"x": BETA})
-    assert (await desk.sync({"x": DISABLED})).differences == []
     await forced(desk, {"x": ON})
 
 
@@ -253,6 +277,91 @@ async def test_a_population_edited_by_hand_after_files_were_applied_is_held_back
     await forced(desk, {"x": BETA})
 
 
+async def test_what_people_did_is_the_files_once_they_have_it_so(desk: Desk) -> None:
+    await desk.sync({"x": ON, "y": ON})
+    for change in (OFF, DISABLED, BETA):
+        await desk.put("x", change, reason="errors")
+        await agreed(desk, {"x": change, "y": ON})
+        assert only(await desk.sync({"x": ON, "y": ON})).held is False
+
+
+async def test_what_was_agreed_to_is_held_back_where_somebody_edits_it_again(desk: Desk) -> None:
+    await desk.sync({"x": ON})
+    await desk.put("x", OFF, reason="errors")
+    await agreed(desk, {"x": OFF})
+    await desk.put("x", BETA, reason="once more")
+    await held(desk, "(once more), after files", {"x": ON})
+
+
+async def test_a_kill_that_was_revived_hides_nothing_of_who_decided(desk: Desk) -> None:
+    await desk.sync({"x": DISABLED, "y": ON})
+    await desk.put("y", DISABLED, reason="errors")
+    for key in "xy":
+        await desk.do(table.KILL, key=key, to="off", reason="errors")
+        await desk.do(table.REVIVE, key=key)
+    await held(desk, "it was switched off by ada", {"x": DISABLED, "y": ON})
+    assert only(await desk.sync({"x": ON, "y": DISABLED})).held is False
+    assert only(await desk.sync({"x": ON, "y": ON})).held is False
+
+
+async def test_a_population_that_the_files_have_as_somebody_made_it_is_theirs(desk: Desk) -> None:
+    await desk.sync({"x": BETA})
+    await desk.do(table.PUT_POPULATION, name="beta", rule=WIDER["beta"])
+    await agreed(desk, {"x": BETA}, WIDER)
+    assert only(await desk.sync({"x": BETA})).held is False
+
+
+async def test_a_deletion_is_the_files_once_they_lack_it_and_say_all_that_is_wanted(desk: Desk) -> None:
+    await desk.sync({"x": ON, "y": ON})
+    await desk.do(table.DELETE_FLAG, key="x", reason="errors")
+    assert (await desk.sync({"y": ON})).agreed == 0, "of what is nothing of theirs, other files say nothing"
+    await held(desk, "it was deleted by ada", {"x": ON, "y": ON})
+    await agreed(desk, {"y": ON}, prune=True)
+    assert only(await desk.sync({"x": ON, "y": ON})).held is False
+
+
+async def test_files_that_are_adopted_as_they_were_exported_are_files_that_were_applied(desk: Desk) -> None:
+    await desk.put("x", ON)
+    await agreed(desk, {"x": ON}, {})
+    await desk.put("x", OFF, reason="errors")
+    await held(desk, "(errors), after files had been applied", {"x": ON}, {})
+
+
+async def test_an_edit_is_held_back_where_history_does_not_tell_whether_it_was_after_files(
+    desk: Desk, store: Store
+) -> None:
+    await desk.sync({"x": BETA, "y": ON})
+    await desk.put("x", OFF, reason="errors")
+    await desk.do(table.PUT_POPULATION, name="dev", rule=POPULATIONS["beta"])
+    await store.client.xtrim(store.keys.history(ENVIRONMENT), maxlen=2, approximate=False)
+    synced = await desk.sync({"x": ON, "y": ON})
+    assert [(each.name, each.held) for each in synced.differences] == [("x", True), ("dev", True)]
+    assert all("(errors)" in each.note or "(no reason)" in each.note for each in synced.differences)
+    assert all(each.note.endswith("whether files had been applied before") for each in synced.differences)
+
+
+async def test_what_is_forced_among_more_than_history_names_is_the_files_again(desk: Desk) -> None:
+    many = [f"f{number:04}" for number in range(1000)]
+    await desk.sync({**dict.fromkeys(many, ON), "x": ON})
+    await desk.put("x", OFF, reason="errors")
+    forced = await desk.sync({**dict.fromkeys(many, OFF), "x": ON}, force=True)
+    assert forced.change
+    assert only(await desk.sync({"x": BETA})).held is False
+
+
+async def test_what_was_edited_or_made_by_hand_after_files_is_not_pruned(desk: Desk) -> None:
+    await desk.sync({"x": ON, "y": ON, "z": ON})
+    await desk.put("x", OFF, reason="errors")
+    await desk.put("new", ON, reason="for tonight")
+    synced = await desk.sync({"z": ON}, prune=True)
+    notes = {each.name: each.note for each in synced.differences if each.held}
+    assert {"x", "new"} == notes.keys()
+    assert all(note.endswith(", after files had been applied") for note in notes.values())
+    assert await desk.definition("y") is None
+    assert (await desk.sync({"z": ON}, prune=True, force=True)).held == 0
+    assert await desk.definition("new") is None
+
+
 # -- populations --------------------------------------------------------------------------------------------------
 
 
@@ -287,6 +396,58 @@ async def test_a_population_that_a_detached_flag_names_is_held_back_with_it(desk
     await desk.sync({"x": OFF})
     await desk.release(table.START, (table.UNRELEASE, {"from": ["beta"]}), table.DETACH)
     await held(desk, 'flag "x" names it, and its release was detached as it was taken back', {}, WIDER)
+
+
+async def test_a_flag_is_held_back_with_the_population_that_it_would_name(desk: Desk) -> None:
+    await desk.sync({"y": OFF, "z": OFF})
+    await desk.do(table.PUT_POPULATION, name="beta", rule={"!!": [True]}, reason="for a demo")
+    synced = await desk.sync({"y": BETA, "z": {**BETA, "state": "DISABLED"}})
+    assert [(each.name, each.held) for each in synced.differences] == [("y", True), ("z", False), ("beta", True)]
+    assert synced.differences[0].note == 'it names population "beta", which is held back'
+    assert await desk.definition("y") == OFF
+    forced = await desk.sync({"y": BETA}, force=True)
+    assert [each.note.partition(" by ")[0] for each in forced.differences] == ["", "forced, though it was edited"]
+
+
+async def test_a_flag_that_is_held_back_with_a_population_holds_others_back_that_it_names(desk: Desk) -> None:
+    await desk.sync({"x": OFF})
+    await desk.put("x", {**OFF, "targeting": {"if": [{"$ref": "dev"}, "on", "off"]}}, reason="the team alone")
+    await desk.do(table.PUT_POPULATION, name="beta", rule={"!!": [True]}, reason="for a demo")
+    dev = {"in": [{"var": "plan"}, ["dev", "pro"]]}
+    synced = await desk.sync({"x": BETA}, {**POPULATIONS, "dev": dev})
+    assert all(each.held for each in synced.differences)
+    assert [each.name for each in synced.differences] == ["x", "beta", "dev"]
+
+
+@pytest.mark.parametrize("killed", [False, True])
+async def test_a_population_to_which_somebody_narrowed_a_flag_by_hand_is_held_back(desk: Desk, *, killed: bool) -> None:
+    await desk.sync({"x": ON})
+    await desk.put("x", BETA, reason="errors")
+    if killed:
+        await desk.do(table.KILL, key="x", reason="more of them")
+    await held(desk, 'flag "x" names it, and it was edited by ada', {}, WIDER)
+    assert (await desk.sync({"x": BETA}, WIDER)).held == 0, "the file has both so"
+
+
+async def test_a_kill_hides_no_release_that_was_taken_back(desk: Desk) -> None:
+    await desk.sync({"x": OFF})
+    await desk.release(table.START, table.ADVANCE, table.ADVANCE, table.RETREAT, table.KILL)
+    await held(desk, 'flag "x" names it, and its release was taken back a stage', {}, WIDER)
+
+
+async def test_who_is_restored_to_one_population_gives_no_other_its_stage_back(desk: Desk) -> None:
+    unreleased, restored = (table.UNRELEASE, {"from": ["dev"]}), (table.RESTORE, {"population": "dev"})
+    await desk.sync({"x": OFF})
+    await desk.release(table.START, unreleased, table.ADVANCE, table.RETREAT, restored, table.DETACH)
+    await held(desk, "its release was taken back a stage by ada", {"x": ON})
+
+
+async def test_what_was_taken_from_several_is_given_back_once_all_of_them_have_it(desk: Desk) -> None:
+    steps = [(table.UNRELEASE, {"from": ["dev"]}), (table.UNRELEASE, {"from": ["beta"], "to": "debug"})]
+    back = [(table.RESTORE, {"population": name}) for name in ("dev", "debug", "beta")]
+    await desk.sync({"x": OFF}, {**POPULATIONS, "debug": {"==": [{"var": "debug"}, True]}})
+    await desk.release(table.START, *steps, *back, table.DETACH)
+    assert only(await desk.sync({"x": ON})).held is False
 
 
 async def test_a_population_that_is_used_is_not_pruned_not_even_with_force(desk: Desk) -> None:

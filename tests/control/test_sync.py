@@ -196,8 +196,10 @@ OF_A_RELEASE: dict[str, tuple[Any, list[dict[str, Any]]]] = {
     "detach": (table.DETACH, [{}]),
     "finish": (table.FINISH, [{"force": True}]),
 }
-TAKES = ("retreat", "unrelease", "abandon")
-GIVES = ("start", "advance", "restore", "finish")
+TAKES = ("retreat", "abandon")
+GIVES = ("start", "advance", "finish")
+ALL = "all of it"
+"""What is taken where it is not from a population, which can be restored."""
 
 Step = tuple[Any, ...]
 
@@ -219,13 +221,12 @@ BEGINNINGS = st.sampled_from([[], UNDER_WAY[:1], UNDER_WAY[:2], UNDER_WAY])
 
 @dataclass
 class Model:
-    """From whom flags were taken last, as a person tells who has watched."""
+    """From whom flags were taken last, as a person tells who has watched; files have been applied before."""
 
     desk: Desk
-    taken: set[str] = field(default_factory=set)
+    taken: dict[str, set[str]] = field(default_factory=dict)
+    """Flags, with the populations that they were taken from, or `ALL`."""
     killed: set[str] = field(default_factory=set)
-    files: bool = False
-    """Whether files were ever applied."""
 
     async def do(self, step: Step) -> None:
         """A step of somebody's, which may be refused."""
@@ -244,11 +245,27 @@ class Model:
             self.killed.discard(key)
         withheld = held is not None and bool(held.release.blocks or held.release.only)
         after = await read_snapshot(self.desk.store, ENVIRONMENT)
-        narrowed = action == "put" and self.files and bool(having(before, key) - having(after, key))
+        narrowed = action == "put" and bool(having(before, key) - having(after, key))
         if action in TAKES or action == "delete" or more == [DISABLED] or (action == "detach" and withheld) or narrowed:
-            self.taken.add(key)
+            self.taken.setdefault(key, set()).add(ALL)
+        elif action == "unrelease":
+            self._unreleased(key, held, **more[0])
+        elif action == "restore":
+            self._restored(key, more[0]["population"])
         elif action in (*GIVES, "put"):
-            self.taken.discard(key)
+            self.taken.pop(key, None)
+
+    def _unreleased(self, key: str, before: Any, **members: Any) -> None:
+        to, stages = members.get("to"), [each.name for each in before.release.plan.stages]
+        names = {*members.get("from", ()), *([] if to is None or to in stages else [to])}
+        self.taken.setdefault(key, set()).update(names or {ALL})
+
+    def _restored(self, key: str, population: str) -> None:
+        left = self.taken.get(key, set()) - {population}
+        if left:
+            self.taken[key] = left
+        else:
+            self.taken.pop(key, None)
 
     async def _ask(self, action: str, key: str, more: Any = None) -> Any:
         if action == "put":
@@ -268,16 +285,21 @@ class Model:
         before = await read_snapshot(self.desk.store, ENVIRONMENT)
         synced = await self.desk.sync(flags, populations, prune=prune)
         after = await read_snapshot(self.desk.store, ENVIRONMENT)
-        for key in self.taken | self.killed:
+        state = await read_state(self.desk.store, ENVIRONMENT)
+        named = {each.name: each.held for each in synced.differences if each.kind == "flag"}
+        plain = flags.keys() - self.killed - state.releases.keys()
+        agreed = plain - named.keys()  # the file has them so, and says who is in its populations
+        for key in (self.taken.keys() - agreed) | self.killed:
             assert not having(after, key) - having(before, key), f"{key} is given back"
-        self.files |= synced.change is not None
         again = await self.desk.sync(flags, populations, prune=prune)
-        assert again.change is None, "it has done all that it would do"
+        assert (again.change, again.agreed) == (None, 0), "it has done all that it would do"
         assert {(each.name, each.held) for each in again.differences} <= {
             (each.name, each.held) for each in synced.differences if each.held or each.what == "keep"
         }
-        decided = {each.name for each in synced.differences if each.kind == "flag" and not each.held}
-        self.taken -= decided - self.killed  # the files say so themselves from now on
+        gone = self.taken.keys() - state.flags.keys() if prune else set()
+        for key in plain | gone:
+            if not named.get(key):
+                self.taken.pop(key, None)  # the files say so themselves from now on
 
 
 def having(snapshot: Snapshot, key: str) -> set[str]:
@@ -298,6 +320,10 @@ MOVED: Step = ("sync", ({}, {"dev": RULES[1], "beta": RULES[3]}, False))
 @example([*BLOCKED, ("advance", "x", {}), ("unrelease", "x", {"to": "dev"}), MOVED])
 @example([("put", "x", DISABLED), ("kill", "x"), ("revive", "x"), GIVEN_BACK])
 @example([("put", "x", ON), ("delete", "x"), GIVEN_BACK])
+@example([GIVEN_BACK, ("put", "x", BETA), MOVED])
+@example([GIVEN_BACK, ("put", "x", BETA), ("kill", "x"), MOVED, ("revive", "x")])
+@example([*BLOCKED, ("advance", "x", {}), ("retreat", "x", {}), ("restore", "x", {"population": "dev"}), MOVED])
+@example([GIVEN_BACK, ("put", "x", OFF), ("sync", ({"x": OFF}, POPULATIONS, False)), GIVEN_BACK])
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.builds(lambda begun, steps: [*begun, *steps], BEGINNINGS, st.lists(STEPS, min_size=3, max_size=14)))
 async def test_no_sync_gives_anybody_what_a_person_took_away_last(store: Store, steps: list[Step]) -> None:

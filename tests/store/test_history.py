@@ -6,14 +6,15 @@ from typing import Any
 import orjson
 import pytest
 
-from flagrelay.errors import EnvironmentMissing, StoreCorrupt, StoreUnavailable
+from flagrelay.errors import Conflict, EnvironmentMissing, StoreCorrupt, StoreUnavailable
+from flagrelay.flags.environment_settings import EnvironmentSettings
 from flagrelay.flags.snapshot import Snapshot
 from flagrelay.release import actions
 from flagrelay.release.standing import Release
 from flagrelay.store import history
 from flagrelay.store.connection import Store
 from flagrelay.store.environments import create_environment
-from flagrelay.store.history import HistoryEntry, read_actions, read_history
+from flagrelay.store.history import HistoryEntry, note_agreement, read_actions, read_history
 from flagrelay.store.reading import read_position
 from flagrelay.store.writing import Draft, kill_flag, revive_flag, write_change
 from support.released import KEY, populate, started, write
@@ -68,7 +69,42 @@ async def test_a_change_of_settings_or_metadata_alone_touches_nothing_and_is_not
     store: Store, empty: Snapshot
 ) -> None:
     written = await write_change(store, ENVIRONMENT, Draft(metadata={"a": 1}))
-    assert await history_of(store) == [HistoryEntry(1, written.at, "write", "", "")]
+    assert await history_of(store) == [HistoryEntry(1, written.at, "write", "", "", detail={"metadata": True})]
+
+
+async def test_a_change_is_noted_with_what_else_is_said_of_it(store: Store, empty: Snapshot) -> None:
+    draft = Draft(settings=EnvironmentSettings(), metadata={"a": 1}, detail={"settings": ["origins"]}, action="env set")
+    await write_change(store, ENVIRONMENT, draft)
+    [entry] = await history_of(store)
+    assert (entry.action, entry.detail) == ("env set", {"settings": ["origins"], "metadata": True})
+
+
+async def test_an_agreement_names_all_that_it_is_about_and_changes_nothing(store: Store, empty: Snapshot) -> None:
+    await put(store, "a")
+    position = await read_position(store, ENVIRONMENT)
+    flags, populations, deleted = [f"flag-{number}" for number in range(1500)], ["beta"], ['go"ne', "ü"]
+    names: Any = {"flags": flags, "populations": populations, "deleted": deleted}
+    who = {"actor": 'a"da\udcff', "reason": "why"}
+    await note_agreement(store, ENVIRONMENT, "sync", **names, **who, expected=1)
+    assert await read_position(store, ENVIRONMENT) == position
+    second, first, _ = await history_of(store)
+    assert (*first.flags, *second.flags) == (*flags, *deleted)
+    assert (*first.populations, *second.populations) == ("beta",)
+    assert second.deleted == tuple(deleted)
+    told = {(each.revision, each.action, each.actor, each.left_out, str(each.detail)) for each in (first, second)}
+    assert told == {(1, "sync", 'a"da?', 0, "{'agreed': True}")}
+
+
+async def test_an_agreement_is_about_the_environment_as_it_was_read(store: Store, empty: Snapshot) -> None:
+    await put(store, "a")
+    names: Any = {"flags": ["a"], "populations": [], "deleted": []}
+    with pytest.raises(Conflict, match="at revision 1, but the edit was made from no such entry"):
+        await note_agreement(store, ENVIRONMENT, "sync", **names, expected=0, actor="", reason="")
+    assert len(await history_of(store)) == 1
+    await store.client.flushall()
+    with pytest.raises(EnvironmentMissing):
+        await note_agreement(store, ENVIRONMENT, "sync", **names, expected=0, actor="", reason="")
+    assert await store.client.keys("*") == []
 
 
 async def test_kills_and_revivals_are_noted_in_both(store: Store, empty: Snapshot) -> None:

@@ -27,7 +27,7 @@ COLUMNS = ("WHAT", "KIND", "NAME", "NOTE")
 )
 @click.argument("path", metavar="DIR|FILE")
 @click.option("--prune", is_flag=True, help="Delete the flags and populations that the files lack.")
-@click.option("--force", is_flag=True, help="Also what would be held back: this ends kills and releases.")
+@click.option("--force", is_flag=True, help="Also what is shown as held back: this ends such kills and releases.")
 @click.option("--apply", is_flag=True, help="Write it, as one change; else it is only shown.")
 @who_options()
 @wait_option
@@ -83,7 +83,12 @@ def _show(synced: Synced, *, apply: bool) -> None:
     elif changes and not apply:
         click.echo(f"{_and(f'{changes} to apply', held)}; nothing was written: say --apply")
     else:
-        click.echo(f"{held or 'in sync'}; nothing was written")
+        click.echo(f"{held or 'in sync'}; nothing was written{_agreed(synced, apply=apply)}")
+
+
+def _agreed(synced: Synced, *, apply: bool) -> str:
+    """That the files have taken over what people did, where nothing else came of a sync."""
+    return f", but history that the files have {synced.agreed} so as people did" if synced.agreed and apply else ""
 
 
 def _and(told: str, held: str) -> str:

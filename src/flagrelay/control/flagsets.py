@@ -1,17 +1,22 @@
 """Whole flag sets, as flagd files: export, import."""
 
+from functools import partial
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
 from flagrelay.control.answers import AnyReason, Change, Killed, Request, change_of, killed_of
-from flagrelay.control.flags import refuse_killed
-from flagrelay.control.importing import Plan, plan_import
+from flagrelay.control.flags import check_revision, refuse_killed
+from flagrelay.control.importing import Plan, plan_import, written_over
+from flagrelay.control.populations import users_of
 from flagrelay.control.session import Session
-from flagrelay.errors import Released
+from flagrelay.errors import Conflict, PopulationUsed, Released
 from flagrelay.flags.definition import check_flag_set
-from flagrelay.store.reading import read_state
+from flagrelay.store.reading import State, read_state
 from flagrelay.store.writing import write_change
+
+PRUNE_TRIES = 20
+"""How often an import looks anew who uses the populations that it deletes, because somebody has written meanwhile."""
 
 SCHEMA = "https://flagd.dev/schema/v0/flags.json"
 
@@ -34,8 +39,8 @@ class Exported(Struct, kw_only=True):
 class ImportFlagSet(Request, kw_only=True):
     """A flagd flag set.
 
-    `prune` deletes the flags and populations that it lacks, `force` ends the kills of flags that it has otherwise. With
-    `dry_run` nothing is written, and the answer says what would be.
+    `prune` deletes the flags and populations that it lacks, `force` ends the kills of flags that it has otherwise, or
+    that it lacks. With `dry_run` nothing is written, and the answer says what would be.
     """
 
     document: Document
@@ -79,16 +84,56 @@ async def import_flag_set(session: Session, request: ImportFlagSet) -> Imported:
     store, environment = session.store, session.environment
     state = await read_state(store, environment)
     wanted = check_flag_set(request.document, () if request.prune else state.evaluators)
-    plan = plan_import(state, wanted, prune=request.prune, over_kills=request.force)
+    plan = plan_import(state, wanted, prune=request.prune)
     released = plan.flags.keys() & state.releases.keys()
     if released:  # the write would be refused: a dry run is to say so too
         raise Released(environment, min(released))
     refuse_killed([state.flags[key] for key in plan.flags if key in state.flags], force=request.force)
+    _refuse_used(state, plan)
     if request.dry_run or plan.empty:
         return _imported(plan, None)
-    draft = plan.draft(action="import", actor=session.actor, reason=request.reason)
-    written = await session.write(lambda store: write_change(store, environment, draft))
-    return _imported(plan, change_of(written))
+    return _imported(plan, await _write(session, request, plan, state))
+
+
+async def _write(session: Session, request: ImportFlagSet, plan: Plan, state: State) -> Change:
+    """Write an import. Nobody may come to name a population unseen that it deletes."""
+    deletes = None in plan.evaluators.values()
+    for last in reversed(range(PRUNE_TRIES if deletes else 1)):
+        expected = state.position.revision if deletes else None
+        draft = plan.draft(action="import", expected=expected, actor=session.actor, reason=request.reason)
+        try:
+            return change_of(await session.write(partial(write_change, environment=session.environment, draft=draft)))
+        except Conflict:
+            if last == 0:
+                raise
+            state = await read_state(session.store, session.environment)
+            _refuse_moved(state, plan)
+            _refuse_used(state, plan)
+    raise RuntimeError("the last try returns or raises")
+
+
+def _refuse_moved(state: State, plan: Plan) -> None:
+    """Refuse what was planned from what somebody has written since.
+
+    Raises:
+        Conflict: it was.
+    """
+    for key, revision in plan.flag_revisions.items():
+        check_revision(f'flag "{key}"', revision, state.flags[key].revision if key in state.flags else 0)
+    for name, revision in plan.evaluator_revisions.items():
+        check_revision(f'population "{name}"', revision, state.evaluators.get(name, (0, None))[0])
+
+
+def _refuse_used(state: State, plan: Plan) -> None:
+    """Refuse to delete populations that flags and releases name once all is written.
+
+    Raises:
+        PopulationUsed: one of them is.
+    """
+    users = users_of(written_over(state, plan.flags)) if None in plan.evaluators.values() else {}
+    for name, rule in plan.evaluators.items():
+        if rule is None and name in users:
+            raise PopulationUsed(name, users[name])
 
 
 def _imported(plan: Plan, change: Change | None) -> Imported:

@@ -8,7 +8,7 @@ from flagrelay.flags.change import Definition, Rule
 from flagrelay.flags.definition import FlagSet
 from flagrelay.flags.equality import same
 from flagrelay.release.compiler import REVISION, STAGE
-from flagrelay.store.reading import State
+from flagrelay.store.reading import FlagEntry, State
 from flagrelay.store.writing import Draft
 
 
@@ -48,15 +48,15 @@ class Plan:
         )
 
 
-def plan_import(state: State, wanted: FlagSet, *, prune: bool, over_kills: bool = False) -> Plan:
+def plan_import(state: State, wanted: FlagSet, *, prune: bool) -> Plan:
     """What changes where an environment is to hold what a file says; with `prune`, nothing else.
 
-    A killed flag whose original the file has is left as it is, unless `over_kills`: the file knows nothing of the
-    kill, and neither brings the flag back nor keeps the rest from being imported. A flag that has a release is left as
-    it is, in any case, where the file has what the release compiles to.
+    A killed flag whose original the file has is left as it is: the file knows nothing of the kill, and neither brings
+    the flag back nor keeps the rest from being imported. So is a flag that has a release, where the file has what that
+    compiles to.
     """
     flags: dict[str, Definition | None] = {
-        key: flag for key, flag in wanted.flags.items() if not _stands(state, key, flag, over_kills=over_kills)
+        key: flag for key, flag in wanted.flags.items() if not _stands(state, key, flag)
     }
     evaluators: dict[str, Rule | None] = {
         name: rule
@@ -77,16 +77,21 @@ def plan_import(state: State, wanted: FlagSet, *, prune: bool, over_kills: bool 
     )
 
 
-def _stands(state: State, key: str, flag: Definition, *, over_kills: bool) -> bool:
+def written_over(state: State, flags: Mapping[str, Definition | None]) -> State:
+    """An environment once some flags are written: their kills and releases have ended. For who uses what then."""
+    kept = {key: entry for key, entry in state.flags.items() if key not in flags}
+    kept |= {key: FlagEntry(key, 0, flag) for key, flag in flags.items() if flag is not None}
+    releases = {key: entry for key, entry in state.releases.items() if key not in flags}
+    return replace(state, flags=kept, releases=releases)
+
+
+def _stands(state: State, key: str, flag: Definition) -> bool:
     """Whether an environment holds a flag as a file has it."""
     entry = state.flags.get(key)
     if entry is None:
         return False
-    released = key in state.releases
-    held = [entry.definition]
-    if entry.killed and (released or not over_kills):
-        held.append(entry.killed.original)
-    if released:
+    held = [entry.definition, *([entry.killed.original] if entry.killed else [])]
+    if key in state.releases:
         return any(same(_without_stage(each), _without_stage(flag)) for each in held)
     return any(same(each, flag) for each in held)
 

@@ -1,11 +1,12 @@
 """Who did what and why: every change, for longer than the changelog holds it; and all that was done to releases."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
 
+from flagrelay.errors import Conflict, EnvironmentMissing
 from flagrelay.release.states import Action
 from flagrelay.store.connection import Store
 from flagrelay.store.reading import read_position, unreadable
@@ -21,15 +22,22 @@ ACTIONS = ("kill", "revive", *Action)
 HISTORY_LENGTH = 100_000
 """Entries that are kept, about; the write script keeps as many."""
 
-# KEYS: state, history; ARGV: action, actor, reason and detail as members of an object, how many entries are kept.
+_NO_NAMES: Mapping[str, Sequence[str]] = {"flags": (), "populations": (), "deleted": ()}
+
+NAMES = 1000
+"""Names in one entry that is no change."""
+
+# KEYS: state, history; ARGV: how many entries are kept, the revision that the environment is to be at or '', then each
+# entry's members but for the revision and the time. Answers the revision, or nil where there is no environment.
 _NOTE = Script("""
 local revision = redis.call('HGET', KEYS[1], 'revision')
-if not revision then return 0 end
+if not revision or ARGV[2] ~= '' and ARGV[2] ~= revision then return revision end
 local time = redis.call('TIME')
-redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[2], '*', 'entry',
-  string.format('{"revision":%s,"at":%.0f,', revision, time[1] * 1000000 + time[2]) .. ARGV[1]
-  .. ',"flags":[],"populations":[],"deleted":[],"left_out":0,"urgent":false}')
-return 1
+for index = 3, #ARGV do
+  redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[1], '*', 'entry',
+    string.format('{"revision":%s,"at":%.0f,', revision, time[1] * 1000000 + time[2]) .. ARGV[index] .. '}')
+end
+return revision
 """)
 
 
@@ -38,9 +46,10 @@ class HistoryEntry:
     """Something that was done: the revision it made, Redis's time (µs), what, by whom, why.
 
     `flags`, `populations` and `deleted` (flags) name what it touched, or the first thousand of that; `left_out` says
-    how many more there were. `detail` is what else is known of an action on a release, of a kill, or of what is no
-    change: that an access key was created or revoked, at the revision at which the environment stood. `id` is its place
-    in Redis's stream: what is older than it can be asked for.
+    how many more there were. `detail` is what else is known: of an action on a release, of a kill, that a change has
+    other `metadata`, which `settings` it has; and of what is no change, at the revision at which the environment
+    stood: that an access key was created or revoked, or, as `agreed`, that files have the same as people wrote. `id` is
+    its place in Redis's stream: what is older than it can be asked for.
     """
 
     revision: int
@@ -63,16 +72,70 @@ async def note(store: Store, environment: str, action: str, detail: dict[str, An
     Raises:
         StoreUnavailable: Redis does not answer, or takes no write from us.
     """
-    said = ",".join(
-        [
-            f'"action":{text_as_json(action).decode()}',
-            f'"actor":{text_as_json(actor).decode()}',
-            f'"reason":{text_as_json(reason).decode()}',
-            f'"detail":{orjson.dumps(detail).decode()}',
-        ]
-    )
-    keys = store.keys
-    await _NOTE.run(store, [keys.state(environment), keys.history(environment)], said, HISTORY_LENGTH)
+    await _note(store, environment, [_members(action, actor, reason, detail)], expected="")
+
+
+async def note_agreement(
+    store: Store,
+    environment: str,
+    action: str,
+    *,
+    flags: Sequence[str],
+    populations: Sequence[str],
+    deleted: Sequence[str],
+    expected: int,
+    actor: str,
+    reason: str,
+) -> None:
+    """Note that what people did last to flags and populations is what somebody wants who changes nothing of them.
+
+    All of them are named, in as many entries as that takes. Their `detail` says `agreed`.
+
+    Args:
+        store: where it is.
+        environment: its name.
+        action: what the agreement is called: as the change would be that wrote all of it.
+        flags: flags as they are.
+        populations: populations as they are.
+        deleted: flags that are no more.
+        expected: the revision at which the environment was read.
+        actor: who agrees.
+        reason: why.
+
+    Raises:
+        Conflict: the environment is not at that revision.
+        EnvironmentMissing: there is no such environment.
+        StoreUnavailable: Redis does not answer, or takes no write from us.
+    """
+    named = [("flags", name) for name in flags] + [("populations", name) for name in populations]
+    named += [("deleted", name) for name in deleted]
+    entries = []
+    for start in range(0, len(named), NAMES):
+        names: dict[str, list[str]] = {"flags": [], "populations": [], "deleted": []}
+        for kind, name in named[start : start + NAMES]:
+            names[kind].append(name)
+        names["flags"] += names["deleted"]
+        entries.append(_members(action, actor, reason, {"agreed": True}, names))
+    revision = await _note(store, environment, entries, expected=expected)
+    if revision is None:
+        raise EnvironmentMissing(environment)
+    if revision != expected:
+        raise Conflict(f'environment "{environment}"', expected, revision)
+
+
+async def _note(store: Store, environment: str, entries: Sequence[bytes], *, expected: int | str) -> int | None:
+    keys = [store.keys.state(environment), store.keys.history(environment)]
+    revision = await _NOTE.run(store, keys, HISTORY_LENGTH, expected, *entries)
+    return None if revision is None else int(revision)
+
+
+def _members(
+    action: str, actor: str, reason: str, detail: Mapping[str, Any], names: Mapping[str, Sequence[str]] = _NO_NAMES
+) -> bytes:
+    """The members of an entry but for the revision and the time, without braces."""
+    texts = {name: orjson.Fragment(text_as_json(text)) for name, text in (("actor", actor), ("reason", reason))}
+    entry = {"action": action, **texts, **names, "left_out": 0, "urgent": False, "detail": detail}
+    return orjson.dumps(entry)[1:-1]
 
 
 async def read_history(
@@ -120,7 +183,7 @@ async def read_actions(
 async def read_audit(
     store: Store, environment: str, key: str | None = None, *, since: int = 0, before: str = ""
 ) -> AsyncIterator[HistoryEntry]:
-    """Every change, as `read_history` has it, or those that touched one flag, or may have; each with the detail that is noted with actions.
+    """Every change, as `read_history` has it, or those that touched one flag, or may have; with the detail of actions.
 
     Both streams are written by the same script, in the same order and with the same times, so they are read side by
     side. Where several releases ended by one change, no detail is said of it.
