@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,9 +11,12 @@ import structlog
 from flagrelay.control.session import Session
 from flagrelay.errors import StoreUnavailable
 from flagrelay.server import idempotency
+from flagrelay.server.idempotency import Attempt
 from flagrelay.store.connection import Store
-from flagrelay.store.idempotency import KEPT, PENDING, claim, settle
+from flagrelay.store.environments import create_environment, destroy_environment
+from flagrelay.store.idempotency import KEPT, PENDING, Begun, Mark, claim, forget, settle
 from flagrelay.store.reading import read_position
+from flagrelay.store.writing import kill_flag, revive_flag
 from support.admin import FLAG, Admin, administered
 from support.relays import ENVIRONMENT, World
 
@@ -103,17 +107,70 @@ async def test_what_was_refused_may_be_asked_again_with_the_same_key(admin: Admi
     await admin.ok(*revive, idempotency_key="k")
 
 
-async def test_a_failure_of_ours_is_not_remembered(admin: Admin, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_fails_before_anything_is_written_is_not_remembered(
+    admin: Admin, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for error, status in ((StoreUnavailable("Redis is away"), 503), (RuntimeError("a mistake"), 500)):
 
         async def fail(*_: Any, error: Exception = error) -> None:
             raise error
 
         with monkeypatch.context() as patch:
-            patch.setattr(Session, "write", fail)
+            patch.setattr(Session, "write", fail)  # which a session does its writes through
             assert (await admin.ask(*KILL, idempotency_key="k")).status == status
         assert await names(world.store) == []
     await admin.ok(*KILL, idempotency_key="k")
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(StoreUnavailable("the answer is lost"), 503), (RuntimeError("oh"), 500)]
+)
+async def test_what_may_have_been_written_is_not_done_again(
+    error: Exception, status: int, admin: Admin, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def lost(*words: Any, **members: Any) -> None:
+        await kill_flag(*words, **members)
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr("flagrelay.control.flags.kill_flag", lost)
+        assert (await admin.ask(*KILL, idempotency_key="k")).status == status
+    await revive_flag(world.store, ENVIRONMENT, "flag")
+    revision = (await read_position(world.store, ENVIRONMENT)).revision
+    why = await admin.refused(409, "OUTCOME_UNKNOWN", *KILL, idempotency_key="k")
+    assert "may have been done" in why
+    assert (await read_position(world.store, ENVIRONMENT)).revision == revision
+    await admin.refused(422, "IDEMPOTENCY_KEY_REUSED", "POST", "/flags/flag/revive", idempotency_key="k")
+    [name] = await names(world.store)
+    assert PENDING < await world.store.client.ttl(name) <= KEPT
+    await admin.ok(*KILL, idempotency_key="another")
+
+
+async def test_what_was_being_written_as_its_relay_ended_is_not_done_again(world: World) -> None:
+    attempt, writing = Attempt(), asyncio.Event()
+
+    async def write(_store: Store) -> None:
+        writing.set()
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(attempt.around(world.store, write))
+    await writing.wait()
+    task.cancel()
+    await asyncio.wait([task])
+    assert attempt.may_have_written
+
+
+async def test_the_outcome_of_an_environment_that_is_no_more_is_not_told_of_its_successor(
+    admin: Admin, world: World
+) -> None:
+    put = ("PUT", "/flags/new", {"definition": FLAG})
+    await admin.ok(*put, idempotency_key="k")
+    await destroy_environment(world.store, ENVIRONMENT)
+    await create_environment(world.store, ENVIRONMENT)
+    why = await admin.refused(409, "OUTCOME_UNKNOWN", *put, idempotency_key="k")
+    assert "another history" in why
+    await admin.refused(404, "FLAG_NOT_FOUND", "GET", "/flags/new")
+    await admin.ok(*put, idempotency_key="another")
 
 
 async def test_what_was_done_is_done_though_redis_is_lost_before_it_is_remembered(
@@ -138,18 +195,24 @@ async def test_redis_holds_neither_the_key_nor_the_request_and_forgets_by_itself
         assert text not in name + held
 
 
-async def test_a_request_whose_relay_died_blocks_nobody_for_longer_than_a_minute(world: World) -> None:
+async def test_a_request_whose_relay_died_is_waited_for_no_longer_than_a_minute_and_not_done_again(
+    world: World,
+) -> None:
     store = world.store
     mark = await claim(store, ENVIRONMENT, "digest", "fingerprint")
-    assert isinstance(mark, bytes)
+    assert isinstance(mark, Mark)
     [name] = await names(store)
-    assert 0 < await store.client.ttl(name) <= PENDING
+    begun = Begun(fingerprint="fingerprint", outcome="", pending=True)
+    assert await claim(store, ENVIRONMENT, "digest", "fingerprint") == begun
+    await store.client.expire(name, KEPT - PENDING)
+    assert await claim(store, ENVIRONMENT, "digest", "fingerprint") == replace(begun, pending=False)
     await store.client.delete(name)
     other = await claim(store, ENVIRONMENT, "digest", "fingerprint")
+    assert isinstance(other, Mark)
     assert other != mark
-    for outcome in ("done", ""):
-        await settle(store, ENVIRONMENT, "digest", mark, "fingerprint", outcome)
-        assert await store.client.get(name) == other, "what came late leaves another's mark alone"
+    await settle(store, ENVIRONMENT, "digest", mark, "done")
+    await forget(store, ENVIRONMENT, "digest", mark)
+    assert await store.client.get(name) == other.text, "what came late leaves another's mark alone"
 
 
 async def test_what_something_else_left_there_is_no_outcome(admin: Admin, world: World) -> None:

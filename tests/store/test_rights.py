@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from flagrelay.store.changelog import read_changes
 from flagrelay.store.connection import RedisAddress, Store, open_store
 from flagrelay.store.environments import create_environment, destroy_environment, list_environments
 from flagrelay.store.history import read_actions, read_history
-from flagrelay.store.idempotency import claim, settle
+from flagrelay.store.idempotency import Mark, claim, forget, settle
 from flagrelay.store.reading import read_clock, read_flag, read_position, read_state
 from flagrelay.store.reports import Report, drop_report, read_reports, write_report
 from flagrelay.store.subscription import subscribe
@@ -134,10 +135,10 @@ async def test_the_rights_that_the_documentation_lists_are_enough(doomed: Store)
         assert len([entry async for entry in read_history(writer, ENVIRONMENT)]) == 10
     rights += documented("relays, to take idempotency keys")
     async with open_store(await user(doomed, *rights)) as relay:
-        for outcome in ("", "done"):
+        for end in (forget, partial(settle, outcome="done")):
             mark = await claim(relay, ENVIRONMENT, "digest", "fingerprint")
-            assert isinstance(mark, bytes)
-            await settle(relay, ENVIRONMENT, "digest", mark, "fingerprint", outcome)
+            assert isinstance(mark, Mark)
+            await end(relay, ENVIRONMENT, "digest", mark)
     rights += documented("whoever creates environments and access keys")
     async with open_store(await user(doomed, *rights)) as administrator:
         await create_environment(administrator, "staging")

@@ -44,7 +44,7 @@ REFUSALS: Mapping[int, tuple[str, tuple[str, ...]]] = {
     ),
     404: ("What it is about is not there.", ("NOT_FOUND",)),
     408: ("The body did not come in time.", ("REQUEST_TIMEOUT",)),
-    409: ("It does not fit how things stand now.", ("IDEMPOTENCY_IN_PROGRESS",)),
+    409: ("It does not fit how things stand now.", ("IDEMPOTENCY_IN_PROGRESS", "OUTCOME_UNKNOWN")),
     412: ("It was written since the revision of the precondition.", ("PRECONDITION_FAILED",)),
     413: ("The body is too large.", ("TOO_LARGE",)),
     415: ("The body is no JSON.", ("UNSUPPORTED_MEDIA_TYPE",)),

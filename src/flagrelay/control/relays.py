@@ -8,6 +8,7 @@ from flagrelay.control.answers import Request, Revision
 from flagrelay.control.proof import Standing, prove
 from flagrelay.control.session import Session
 from flagrelay.errors import RelayMissing
+from flagrelay.store.connection import Store
 from flagrelay.store.reading import read_position
 from flagrelay.store.reports import Report, Reports, drop_report, read_reports
 from flagrelay.store.writing import Written
@@ -83,8 +84,13 @@ async def prove_change(session: Session, request: ProveChange) -> ProofAnswer:
 async def forget_relay(session: Session, request: ForgetRelay) -> Forgotten:
     """Forget a relay that is no more; one that runs reports again by itself."""
     await read_position(session.store, session.environment)
-    if not await session.write(lambda store: drop_report(store, session.environment, request.relay)):
-        raise RelayMissing(session.environment, request.relay)
+
+    async def drop(store: Store) -> None:
+        # Within the write: a refusal says that nothing was written.
+        if not await drop_report(store, session.environment, request.relay):
+            raise RelayMissing(session.environment, request.relay)
+
+    await session.write(drop)
     return Forgotten(relay=request.relay)
 
 

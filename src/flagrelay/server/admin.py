@@ -28,7 +28,7 @@ from flagrelay.server.bodies import read_body
 from flagrelay.server.conditional import matches
 from flagrelay.server.context import Context, context_of
 from flagrelay.server.headers import single
-from flagrelay.server.idempotency import Reply, once
+from flagrelay.server.idempotency import Attempt, Reply, once
 from flagrelay.settings import Settings
 from flagrelay.store.access_keys import AccessKey
 
@@ -70,10 +70,12 @@ async def _perform(operation: AnyOperation, request: Request) -> Response:
     key, _ = _admitted(context, request)
     body = await _body(operation, request, context.settings)
     key, pipeline = _admitted(context, request)  # the key may have been revoked while the body was on its way
-    session = Session(context.store, key.environment, key.name, contexts=partial(_contexts, pipeline))
+    attempt = Attempt()
+    contexts = partial(_contexts, pipeline)
+    session = Session(context.store, key.environment, key.name, contexts=contexts, around=attempt.around)
     do = partial(_do, operation, request, session, body)
     try:
-        reply = await (once(context.store, key, request, body, do) if operation.writes else do())
+        reply = await (once(context.store, key, request, body, do, attempt) if operation.writes else do())
     except FlagrelayError as error:
         refusal = _refusal(error, request)
         _log(operation, key, status=refusal.status, code=refusal.code)
