@@ -67,6 +67,16 @@ def test_it_shows_who_has_what_and_who_was_not_heard_of(production: Cli, say: Sa
     assert found[3][7].endswith(" s ago")
 
 
+def test_it_shows_what_a_relay_shows_by_kills_of_its_own(production: Cli, say: Say) -> None:
+    say("relay-1", kills={"x": "conflict"})
+    say("relay-2", kills={str(number): "local" for number in range(5)}, more_kills=7)
+    assert [row[2] for row in rows(production)] == [
+        'live (kills of its own: "x": conflict)',
+        'live (kills of its own: "0": local, "1": local, "2": local and 9 more)',
+    ]
+    assert production.json("relays")[0]["kills"] == {"x": "conflict"}
+
+
 def test_scripts_get_every_member(production: Cli, say: Say) -> None:
     say("relay-1", revision=0, ago=60.0)
     say("relay-2", epoch="another")

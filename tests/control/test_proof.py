@@ -139,6 +139,50 @@ def test_what_a_node_said_before_it_had_another_number_of_workers_does_not_count
     assert states(judged(*before, report("node"))) == {"node": "done"}
 
 
+def test_what_a_node_said_before_it_was_started_again_does_not_count() -> None:
+    before = [report("node", 17, worker=number, workers=2, node="n1", ago=100.0) for number in (1, 2)]
+    now = [report("node", worker=number, workers=2, node="n2") for number in (1, 2)]
+    assert states(judged(*before, *now)) == {"node": "done"}
+
+
+def test_a_worker_that_is_being_replaced_counts_beside_its_successor() -> None:
+    now = [report("node", worker=number, workers=2, node="n", instance=f"new {number}") for number in (1, 2)]
+    old = report("node", 17, worker=1, workers=2, node="n", instance="old", ago=9.0, streams=18)
+    [standing] = judged(*now, old).standings
+    assert (standing.state, standing.why, standing.streams) == ("silent", "worker 1 silent for 9.0 s", 20_018)
+    assert states(judged(*now, replace(old, revision=18, seen=NOW))) == {"node": "done"}
+
+
+# -- kills of a relay's own ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flag", "kills", "more", "why"),
+    [
+        ("x", {"x": "conflict"}, 0, 'shows flag "x" by a kill of its own (conflict)'),
+        ("x", {"w": "local", "x": "refused", "y": "local"}, 0, 'shows flag "x" by a kill of its own (refused)'),
+        ("x", {"y": "conflict"}, 0, ""),
+        ("x", {"y": "conflict"}, 7, "shows 7 flags by kills of its own that it does not name"),
+        (None, {"y": "conflict"}, 0, 'shows flag "y" by a kill of its own (conflict)'),
+        (None, {"y": "conflict", "z": "local"}, 2, 'shows flag "y" and 3 others by a kill of its own (conflict)'),
+        (None, {}, 0, ""),
+    ],
+)
+def test_a_relay_that_shows_the_flag_by_a_kill_of_its_own_has_not_got_the_change(
+    flag: str | None, kills: dict[str, str], more: int, why: str
+) -> None:
+    said = Reports(NOW, (report("relay-1", kills=kills, more_kills=more),))
+    [standing] = judge(said, "e0", 18, AT, flag).standings
+    assert (standing.state, standing.why) == ("behind" if why else "done", why)
+
+
+async def test_who_waits_for_one_flag_is_not_kept_waiting_by_kills_of_others() -> None:
+    redis = Redis([report("a", kills={"y": "conflict"})])
+    async with asyncio.timeout(20):
+        assert (await prove(redis.read, WRITTEN, within=10.0, flag="x")).complete
+        assert not (await prove(redis.read, WRITTEN, within=0.01)).complete
+
+
 # -- what must always hold ----------------------------------------------------------------------------------------
 
 SAID = st.builds(
@@ -154,12 +198,15 @@ SAID = st.builds(
     streams=st.integers(0, 50),
     written=st.integers(0, 50),
     lagging=st.integers(0, 50),
+    node=st.sampled_from(["", "n"]),
+    instance=st.sampled_from("ab"),
+    kills=st.sampled_from([{}, {}, {}, {"x": "conflict"}]),
 )
 
 
 def has_it(said: Report) -> bool:
     heard = said.age(NOW) <= said.interval + PATIENCE
-    return heard and said.source == "live" and said.epoch == "e0" and said.revision >= 18
+    return heard and said.source == "live" and said.epoch == "e0" and said.revision >= 18 and not said.kills
 
 
 @given(st.lists(SAID, max_size=12))
@@ -194,7 +241,7 @@ def test_what_one_relay_says_changes_nothing_of_any_other(said: list[Report], mo
 def test_the_order_of_the_reports_says_nothing(said: list[Report], rng: Any) -> None:
     # Of one process one report stands; here each is told from the others by when it was written.
     said = [replace(each, seen=each.seen - index) for index, each in enumerate(said)]
-    unique = list({(each.relay, each.worker, each.workers): each for each in said}.values())
+    unique = list({(each.relay, each.worker, each.workers, each.instance): each for each in said}.values())
     shuffled = unique[:]
     rng.shuffle(shuffled)
     assert judged(*shuffled) == judged(*unique)

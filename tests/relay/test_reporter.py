@@ -6,6 +6,7 @@ import itertools
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from hypothesis import given
@@ -15,13 +16,14 @@ from flagrelay.cli.private_redis import private_redis
 from flagrelay.flags.position import Position
 from flagrelay.relay import reporter as reporter_module
 from flagrelay.relay.pipeline import Pipeline, PipelineOptions
+from flagrelay.relay.reconcile import KillState
 from flagrelay.relay.relay import Relay
 from flagrelay.relay.reporter import APART, Reporter, Reporting
 from flagrelay.relay.stats import Delivery, Stats
 from flagrelay.relay.subscriber import Subscriber
 from flagrelay.store.connection import RedisAddress, Store, open_store
 from flagrelay.store.environments import create_environment
-from flagrelay.store.reports import Report, read_reports, write_report
+from flagrelay.store.reports import MAX_KILLS, Report, read_reports, write_report
 from flagrelay.store.writing import Draft, renew_epoch, write_change
 from flagrelay.wire.frame import Framing
 from support.fakes import FakeTransport, definition
@@ -104,8 +106,58 @@ async def test_a_change_is_reported_with_its_streams_and_its_time(redis: Store) 
             await write_change(redis, ENVIRONMENT, Draft(flags={"flag": definition(number)}, urgent=True))
         report = await reported(redis, 2)
         assert (report.streams, report.written, report.lagging) == (4, 3, 1)
+        assert report.kills == {}
         assert report.ms is not None
         assert 0 <= report.ms < 5000
+
+
+async def test_bytes_that_a_client_has_not_taken_count_as_lagging_although_there_is_room_for_more(
+    redis: Store,
+) -> None:
+    async with running(redis) as pipeline:
+        await reported(redis, 0)
+        slow = open_stream(pipeline)
+        open_stream(pipeline)
+        slow.stall()
+        slow._high_water = 1_000_000
+        await put(redis)
+        report = await reported(redis, 1)
+        assert not slow.paused
+        assert (report.streams, report.written, report.lagging) == (2, 1, 1)
+        slow.read()
+        await put(redis)
+        assert (await reported(redis, 2)).lagging == 0
+
+
+async def test_bytes_that_leave_at_the_end_of_a_turn_are_not_taken_for_a_client_that_does_not_read(
+    redis: Store,
+) -> None:
+    async with running(redis) as pipeline:
+        await reported(redis, 0)
+        late = open_stream(pipeline)
+        late.stall()
+        late._high_water = 1_000_000
+        await put(redis)
+        await until(lambda: late.buffered, "it is written to")
+        late.read()
+        assert (await reported(redis, 1)).lagging == 0
+
+
+async def test_a_kill_of_the_relays_own_is_reported_until_every_stream_shows_what_redis_says(redis: Store) -> None:
+    async def kills(expected: dict[str, str]) -> None:
+        async with asyncio.timeout(10):
+            while [report.kills for report in await reports(redis)] != [expected]:
+                await asyncio.sleep(0.005)
+
+    await put(redis)
+    async with running(redis) as pipeline:
+        await reported(redis, 1)
+        kill = pipeline.draft_kill("flag", to=None, actor="ada", reason="error rate")
+        pipeline.local_kills._told = AsyncMock(return_value=(KillState.CONFLICT, "another's", None))  # type: ignore[method-assign]
+        await pipeline.hold(kill)
+        await kills({"flag": "conflict"})
+        await pipeline.withdraw("flag")
+        await kills({})
 
 
 async def test_another_history_is_reported_as_one(redis: Store) -> None:
@@ -251,8 +303,10 @@ class NoStreams:
 
     subscribers: tuple[()] = ()
 
-    def lacking(self, _number: int) -> int:
-        return 0
+    underway = False
+
+    def unsent(self) -> list[Subscriber]:
+        return []
 
 
 def make_reporter(kinds: str = "a", interval: float = NEVER) -> Reporter:
@@ -264,6 +318,7 @@ def make_reporter(kinds: str = "a", interval: float = NEVER) -> Reporter:
         Reporting(relay="r", interval=interval),
         hubs,
         live=lambda: True,
+        kills=dict,
         clock_offset=lambda: 0.0,
         stats=Stats(),
     )
@@ -283,6 +338,21 @@ async def reporting(reporter: Reporter) -> AsyncIterator[None]:
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_kill_that_has_ended_is_said_until_streams_have_been_told_and_of_many_some_are_named() -> None:
+    reporter = make_reporter()
+    [hub] = reporter._hubs.values()
+    reporter.delivered("a", delivery(1))
+    shown = {str(number): "conflict" for number in range(MAX_KILLS + 3)}
+    for kills, underway, expected in ((shown, False, shown), ({}, True, shown), ({}, False, {})):
+        reporter._kills = lambda kills=kills: kills  # type: ignore[misc]  # bound on purpose
+        hub.underway = underway  # type: ignore[misc]  # NoStreams has it as it is set
+        report = await reporter.report()
+        assert report
+        assert len(report.kills) + report.more_kills == len(expected)
+        assert report.kills.items() <= expected.items()
+        assert len(report.kills) <= MAX_KILLS
 
 
 async def test_many_changes_are_few_reports_and_the_last_of_them_is_among_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -322,35 +392,35 @@ async def test_it_looks_for_the_forgotten_at_its_interval_however_often_it_repor
     assert (len(writes.reports), writes.sweeps) == (5, 1)
 
 
-def test_the_time_of_a_change_is_that_of_the_last_hub_by_redis_clock() -> None:
+async def test_the_time_of_a_change_is_that_of_the_last_hub_by_redis_clock() -> None:
     reporter = make_reporter("ab")
     reporter._clock_offset = lambda: 2.0
     at = 1_000_000_000
     reporter.delivered("a", delivery(1, at=at, last=998.1))
-    assert reporter.report() is None
+    assert await reporter.report() is None
     reporter.delivered("b", delivery(1, at=at, last=998.3))
-    report = reporter.report()
+    report = await reporter.report()
     assert report
     assert report.ms == 300.0
 
 
-def test_a_kill_of_the_relays_own_is_no_other_revision() -> None:
+async def test_a_kill_of_the_relays_own_is_no_other_revision() -> None:
     reporter = make_reporter()
     reporter.delivered("a", delivery(7, at=1_000_000, last=1.5))
     reporter.delivered("a", delivery(7, at=5_000_000, last=5.1))
-    report = reporter.report()
+    report = await reporter.report()
     assert report
     assert (report.revision, report.ms) == (7, 500.0)
 
 
 @given(st.lists(st.sampled_from("abc"), max_size=60))
-def test_only_what_every_hub_has_delivered_is_ever_said_and_always_the_newest_of_it(order: list[str]) -> None:
+async def test_only_what_every_hub_has_delivered_is_ever_said_and_always_the_newest_of_it(order: list[str]) -> None:
     reporter = make_reporter("abc")
     delivered = dict.fromkeys("abc", 0)
     for kind in order:
         delivered[kind] += 1
         reporter.delivered(kind, delivery(delivered[kind]))
-        report = reporter.report()
+        report = await reporter.report()
         assert (report.revision if report else 0) == min(delivered.values())
 
 

@@ -9,7 +9,7 @@ import ssl
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import aiohttp
 import pytest
 import trustme
 
+from flagrelay.control.proof import Proof, prove
 from flagrelay.errors import FlagrelayError, SettingError
 from flagrelay.sdk.client import Client, ClientState
 from flagrelay.server import worker_process
@@ -25,6 +26,9 @@ from flagrelay.server.places import Patience
 from flagrelay.server.supervisor import Supervisor, shares, supervise
 from flagrelay.settings import Settings
 from flagrelay.store.access_keys import create_access_key
+from flagrelay.store.reading import read_position
+from flagrelay.store.reports import Report, read_reports
+from flagrelay.store.writing import Written
 from support.fakes import definition
 from support.relays import ENVIRONMENT, World
 from support.served import DRAIN, GRACE, Served, first, gone, served
@@ -204,6 +208,54 @@ async def test_a_killed_worker_is_replaced_and_the_streams_of_the_others_go_on(w
         metrics = (await ask(relay.port, "/metrics")).body.decode()
         assert 'flagrelay_worker_restarts_total{reason="killed",worker="1"} 1.0' in metrics
         assert "flagrelay_workers_alive 2.0" in metrics
+
+
+async def reporting(world: World, condition: Callable[[list[Report]], bool]) -> list[Report]:
+    """What workers report of their streams, once that meets a condition."""
+    async with asyncio.timeout(20):
+        while not condition(said := list((await read_reports(world.store, ENVIRONMENT)).reports)):
+            await asyncio.sleep(0.02)
+    return said
+
+
+async def test_what_a_killed_worker_reported_is_forgotten_and_what_its_successor_does_stands(
+    world: World, tmp_path: Path
+) -> None:
+    async with node(world, tmp_path) as relay:
+        before = await reporting(world, lambda said: len(said) == 2)
+        [lost] = [worker for worker in (await ask(relay.port, "/statusz")).json["workers"] if worker["worker"] == 1]
+        os.kill(lost["pid"], signal.SIGKILL)
+        old = before[0].instance
+        after = await reporting(world, lambda said: len(said) == 2 and old not in [each.instance for each in said])
+        assert [each.worker for each in after] == [1, 2]
+        assert after[1].instance == before[1].instance
+        assert len({each.node for each in (*before, *after)}) == 1
+
+
+async def test_a_worker_that_is_being_replaced_counts_until_it_has_taken_its_leave(
+    world: World, tmp_path: Path
+) -> None:
+    async def proof(within: float) -> Proof:
+        position = await read_position(world.store, ENVIRONMENT)
+        written = Written(position.revision, 0, epoch=position.epoch)
+        return await prove(lambda: read_reports(world.store, ENVIRONMENT), written, within=within)
+
+    secret = await secret_of(world)
+    async with node(world, tmp_path) as relay, streams(relay, secret):
+        await reporting(world, lambda said: sum(each.streams for each in said) == STREAMS)
+        [old] = [worker for worker in (await ask(relay.port, "/statusz")).json["workers"] if worker["worker"] == 1]
+        os.kill(old["pid"], signal.SIGSTOP)
+        try:
+            relay.process.send_signal(signal.SIGHUP)
+            await reporting(world, lambda said: len(said) == 3)
+            await world.tick(1)
+            stopped = await proof(0.5)
+            assert not stopped.complete
+            assert "worker 1 " in stopped.sentence("killed")
+            assert sum(standing.streams for standing in stopped.standings) == STREAMS
+        finally:
+            os.kill(old["pid"], signal.SIGCONT)
+        assert (await proof(20)).complete
 
 
 async def test_a_stopped_worker_is_named_everywhere_and_keeps_nobody_waiting(world: World, tmp_path: Path) -> None:

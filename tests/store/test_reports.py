@@ -13,7 +13,16 @@ from flagrelay.flags.snapshot import Snapshot
 from flagrelay.store.connection import RedisAddress, Store, open_store
 from flagrelay.store.environments import destroy_environment
 from flagrelay.store.reading import read_clock
-from flagrelay.store.reports import FORGOTTEN, PATIENCE, Report, Reports, drop_report, read_reports, write_report
+from flagrelay.store.reports import (
+    FORGOTTEN,
+    MISSED,
+    PATIENCE,
+    Report,
+    Reports,
+    drop_report,
+    read_reports,
+    write_report,
+)
 from support.stores import ENVIRONMENT
 
 REPORT = Report(
@@ -52,9 +61,33 @@ async def test_each_worker_has_a_report_and_the_last_one_stands(store: Store, em
     for worker in (2, 1):
         for revision in (1, 2):
             await write_report(store, ENVIRONMENT, replace(REPORT, worker=worker, workers=2, revision=revision))
-    assert await fields(store) == {"relay-1:8080/1", "relay-1:8080/2"}
+    assert await fields(store) == {"relay-1:8080/1/a1b2", "relay-1:8080/2/a1b2"}
     found = await read_reports(store, ENVIRONMENT)
     assert [(report.worker, report.revision) for report in found.reports] == [(1, 2), (2, 2)]
+
+
+async def test_a_worker_that_is_being_replaced_has_its_report_beside_its_successors(
+    store: Store, empty: Snapshot
+) -> None:
+    old = replace(REPORT, workers=2, node="n1", instance="old")
+    for report in (old, replace(old, instance="new")):
+        await write_report(store, ENVIRONMENT, report, sweep=True)
+    assert {report.instance for report in (await read_reports(store, ENVIRONMENT)).reports} == {"old", "new"}
+    assert await drop_report(store, ENVIRONMENT, REPORT.relay, instance="old") == 1
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_what_another_node_of_the_name_said_is_dropped_by_the_one_that_follows(
+    workers: int, store: Store, empty: Snapshot
+) -> None:
+    before = replace(REPORT, workers=3, node="n1", instance="before")
+    for number in (1, 2, 3):
+        await write_report(store, ENVIRONMENT, replace(before, worker=number))
+    await write_report(store, ENVIRONMENT, replace(before, relay="another"))
+    now = replace(REPORT, workers=workers, node="n2" if workers > 1 else "", instance="now")
+    await write_report(store, ENVIRONMENT, now, sweep=True)
+    found = (await read_reports(store, ENVIRONMENT)).reports
+    assert {(report.relay, report.instance) for report in found} == {("another", "before"), (REPORT.relay, "now")}
 
 
 async def test_nothing_is_written_where_there_is_no_environment(store: Store, empty: Snapshot) -> None:
@@ -68,15 +101,23 @@ async def test_nothing_is_written_where_there_is_no_environment(store: Store, em
 
 async def test_who_was_not_heard_of_for_long_is_forgotten_and_nobody_else(store: Store, empty: Snapshot) -> None:
     now = await read_clock(store, ENVIRONMENT)
-    for relay, age in (("dead", FORGOTTEN + 1), ("silent", FORGOTTEN - 60), ("later", 0)):
-        members = {**REPORT.as_json(), "relay": relay, "seen": now - age * 1_000_000, "of a later version": [1]}
+    for relay, age, streams in (
+        ("dead", FORGOTTEN + 1, 0),
+        ("silent", FORGOTTEN - 60, 0),
+        ("long dead", MISSED + 1, 1),
+        ("cut off", FORGOTTEN + 1, 1),
+        ("later", 0, 0),
+    ):
+        about = {"relay": relay, "seen": now - age * 1_000_000, "streams": streams, "of a later version": [1]}
+        members = {**REPORT.as_json(), **about}
         await put_raw(store, relay, json.dumps(members))
     await put_raw(store, "garbage", "no report")
     await write_report(store, ENVIRONMENT, REPORT)
     assert "dead" in await fields(store), "nobody has looked"
     await write_report(store, ENVIRONMENT, REPORT, sweep=True)
-    assert await fields(store) == {"silent", "later", "garbage", "relay-1:8080"}
+    assert await fields(store) == {"silent", "cut off", "later", "garbage", "relay-1:8080"}
     assert [report.relay for report in (await read_reports(store, ENVIRONMENT)).reports] == [
+        "cut off",
         "later",
         "relay-1:8080",
         "silent",
@@ -90,6 +131,8 @@ async def test_who_was_not_heard_of_for_long_is_forgotten_and_nobody_else(store:
         json.dumps({**REPORT.as_json(), "revision": "18"}),
         json.dumps({**REPORT.as_json(), "revision": True}),
         json.dumps({**REPORT.as_json(), "interval": None}),
+        json.dumps({**REPORT.as_json(), "kills": ["x"]}),
+        json.dumps({**REPORT.as_json(), "kills": {"x": 1}}),
         json.dumps({name: value for name, value in REPORT.as_json().items() if name != "epoch"}),
     ],
 )
@@ -144,6 +187,9 @@ REPORTS = st.builds(
     lagging=st.integers(0),
     ms=st.none() | st.floats(0, allow_infinity=False),
     interval=st.floats(0, 60) | st.integers(0, 60),
+    node=st.text(),
+    kills=st.dictionaries(st.text(), st.sampled_from(["local", "conflict", "refused"]), max_size=3),
+    more_kills=st.integers(0, 9),
     seen=st.integers(0, 10**18),
 )
 

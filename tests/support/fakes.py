@@ -51,6 +51,9 @@ class FakeTransport:
             self.paused = False
             self.subscriber.resume_writing()
 
+    def get_write_buffer_size(self) -> int:
+        return len(self.buffered)
+
     def close(self) -> None:
         self.closed = True
 

@@ -40,8 +40,9 @@ def change(
         made: Change = await perform(operation, **members)
         if not as_json:
             say(made, what)
-        unproven = partial(members_of, made, None)
-        return made, await prove_change(perform, made, verb=verb, wait=wait, as_json=as_json, unproven=unproven)
+        unproven, flag = partial(members_of, made, None), members.get("key")
+        proven = prove_change(perform, made, verb=verb, wait=wait, as_json=as_json, unproven=unproven, flag=flag)
+        return made, await proven
 
     made, proof = target.run(run)
     if as_json:
@@ -57,10 +58,12 @@ async def prove_change(
     wait: float,
     as_json: bool,
     unproven: Callable[[], Mapping[str, Any]],
+    flag: str | None = None,
 ) -> Proof | None:
     """Wait until every relay has a change, and say so; None where that is not wanted, or there is none.
 
-    It is written by then: scripts whose wait is ended by Ctrl-C get what is `unproven` all the same.
+    It is written by then: scripts whose wait is ended by Ctrl-C get what is `unproven` all the same. With `flag`, the
+    one that the change touches, kills of relays' own of other flags say nothing.
     """
     if not wait or made is None:
         return None
@@ -69,7 +72,7 @@ async def prove_change(
         return reports_of(await perform(LIST_RELAYS))
 
     try:
-        return await show_proof(read, written_of(made), within=wait, verb=verb, as_json=as_json)
+        return await show_proof(read, written_of(made), within=wait, verb=verb, as_json=as_json, flag=flag)
     except asyncio.CancelledError:
         if as_json:
             print_json(unproven())

@@ -71,7 +71,13 @@ def _seconds(ctx: click.Context, _param: click.Parameter, text: str | None) -> f
 
 
 async def show_proof(
-    read: Callable[[], Awaitable[Reports]], written: Written, *, within: float, verb: str, as_json: bool
+    read: Callable[[], Awaitable[Reports]],
+    written: Written,
+    *,
+    within: float,
+    verb: str,
+    as_json: bool,
+    flag: str | None = None,
 ) -> Proof:
     """Wait until every relay has a change: a line for each at a terminal, live, and then the sentence.
 
@@ -81,6 +87,7 @@ async def show_proof(
         within: seconds, at most.
         verb: what they have done with it, as in `un-released in 38 ms`.
         as_json: whether to show nothing, since the caller prints the proof as JSON.
+        flag: the one flag that the change touches; None where it may touch any.
     """
     console = Console()
     shown = Live(console=console, auto_refresh=False) if console.is_terminal and not as_json else None
@@ -90,7 +97,7 @@ async def show_proof(
             if shown:
                 shown.update(_table(proof), refresh=True)
 
-        proof = await prove(read, written, within=within, told=told)
+        proof = await prove(read, written, within=within, flag=flag, told=told)
     if not as_json:
         click.echo(one_line(proof.sentence(verb)))
     return proof

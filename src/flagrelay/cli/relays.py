@@ -19,6 +19,9 @@ from flagrelay.store.reports import Report, Reports, read_reports
 
 COLUMNS = ("RELAY", "ENVIRONMENT", "STATE", "REVISION", "STREAMS", "LAGGING", "MS", "LAST HEARD")
 
+MAX_SHOWN = 3
+"""Kills of a relay's own that its line names."""
+
 Found = dict[str, tuple[Position, Reports]]
 """Where each environment stands, and what its relays say."""
 
@@ -30,7 +33,8 @@ def relays(as_json: bool, target: Target) -> None:
     """Show what relays report: who has which revision, for how many streams, and when each was last heard of.
 
     A relay with several workers is a line for each of them. `stale` is one that has lost Redis, or does not serve what
-    Redis has; `silent` one that should have reported since: it is dead, or cannot reach Redis. MS is how long the last
+    Redis has; `silent` one that should have reported since: it is dead, or cannot reach Redis. A flag in parentheses is
+    one that the relay shows by a kill of its own, which Redis does not have. MS is how long the last
     change took, from its time in Redis until the last stream had it. Without --env: of all environments.
     """
     ctx = click.get_current_context()
@@ -49,7 +53,9 @@ def relays(as_json: bool, target: Target) -> None:
 @click.argument("relay", callback=checked_text(MAX_TEXT))
 @target_options()
 def forget(relay: str, target: Target) -> None:
-    """Forget a relay that is gone for good, rather than wait for ten minutes until that happens by itself.
+    """Forget a relay that is gone for good, rather than wait until that happens by itself.
+
+    That takes ten minutes where it had no streams, and else a day: it might serve them still, cut off from Redis.
 
     A relay that still runs reports again, and is back.
     """
@@ -87,7 +93,7 @@ def _row(name: str, position: Position, each: tuple[Report, int]) -> Sequence[st
     return (
         f"{report.relay} worker {report.worker}" if report.workers > 1 else report.relay,
         name,
-        _state(report, now),
+        f"{_state(report, now)}{_kills(report)}",
         f"{report.revision}{_behind(report, position)}",
         f"{report.streams:,}",
         f"{report.lagging:,}",
@@ -110,6 +116,15 @@ def _members(name: str, position: Position, each: tuple[Report, int]) -> dict[st
 
 def _state(report: Report, now: int) -> str:
     return "silent" if report.silent(now) else report.source
+
+
+def _kills(report: Report) -> str:
+    """What a relay shows by kills of its own, for people; empty where that is nothing."""
+    if not report.kills and not report.more_kills:
+        return ""
+    shown = [f'"{key}": {state}' for key, state in sorted(report.kills.items())[:MAX_SHOWN]]
+    more = len(report.kills) + report.more_kills - len(shown)
+    return f" (kills of its own: {', '.join(shown)}{f' and {more:,} more' if more else ''})"
 
 
 def _behind(report: Report, position: Position) -> str:

@@ -2,7 +2,8 @@
 
 `judge` says it of the reports as they stand, and `prove` waits until they stand well. A relay counts only where it has
 said so itself: each of its workers, live, of the same history, at that revision or beyond. One that has not been heard
-of for its own interval and two seconds more is silent, and is named rather than counted, whatever it said before.
+of for its own interval and two seconds more is silent, and is named rather than counted, whatever it said before; and
+so is one that shows a flag of the change by a kill of its own, which Redis does not have.
 """
 
 import asyncio
@@ -141,7 +142,7 @@ class Proof:
         )
 
 
-def judge(reports: Reports, epoch: str, revision: int, at: int) -> Proof:
+def judge(reports: Reports, epoch: str, revision: int, at: int, flag: str | None = None) -> Proof:
     """Who has a change, by what relays have reported.
 
     Args:
@@ -149,8 +150,9 @@ def judge(reports: Reports, epoch: str, revision: int, at: int) -> Proof:
         epoch: the change's history.
         revision: its revision.
         at: its time in Redis, in microseconds; 0 where that is not known.
+        flag: the one flag that it touches; None where it may touch any.
     """
-    change = _Change(epoch, revision, at, reports.now)
+    change = _Change(epoch, revision, at, reports.now, flag)
     ordered = sorted(reports.reports, key=lambda report: (report.relay, report.worker))
     relays = groupby(ordered, key=lambda report: report.relay)
     standings = tuple(change.standing(relay, tuple(said)) for relay, said in relays)
@@ -162,6 +164,7 @@ async def prove(
     written: Written,
     *,
     within: float,
+    flag: str | None = None,
     told: Callable[[Proof], None] = lambda _proof: None,
 ) -> Proof:
     """Wait until every relay has a change, or nothing more is to be expected.
@@ -173,9 +176,10 @@ async def prove(
         read: reads what relays have reported; its errors are no end, since the change is written whatever it says.
         written: the change.
         within: seconds to wait, at most.
+        flag: the one flag that the change touches; None where it may touch any.
         told: told whenever something has moved.
     """
-    wait = _Wait(read, written, asyncio.get_running_loop().time(), within)
+    wait = _Wait(read, written, asyncio.get_running_loop().time(), within, flag)
     proof, moved = await wait.look()
     silent = {standing.relay for standing in proof.standings if standing.state == "silent"}
     while True:
@@ -196,6 +200,7 @@ class _Wait:
     written: Written
     began: float
     within: float
+    flag: str | None
     reports: Reports = field(default_factory=lambda: Reports(0))
     took: dict[str, float | None] = field(default_factory=dict)
     """Milliseconds that each relay took, as it first said: what it says later is about later changes."""
@@ -205,7 +210,7 @@ class _Wait:
         """How it stands now, and whether anything has moved since the last look."""
         error = await self._read()
         written = self.written
-        judged = judge(self.reports, written.epoch, written.revision, written.at)
+        judged = judge(self.reports, written.epoch, written.revision, written.at, self.flag)
         standings = tuple(self._as_first_said(standing) for standing in judged.standings)
         proof = replace(judged, standings=standings, waited=round(self._elapsed * 1000, 1), error=error)
         moved = self.last is None or _still(proof) != _still(self.last)
@@ -255,12 +260,15 @@ class _Change:
     revision: int
     at: int
     now: int
+    flag: str | None
 
     def standing(self, relay: str, said: Sequence[Report]) -> Standing:
         """Where a relay stands that has said this, worker by worker."""
-        # What a node said when it had another number of workers is of no worker that there is.
-        workers = max(said, key=lambda report: (report.seen, report.workers)).workers
-        reports = [report for report in said if report.workers == workers]
+        # What a node said before it was started again, or had another number of workers, is of no worker that there is.
+        # Of one worker there may be several: one that is being replaced has its streams until it has taken its leave.
+        newest = max(said, key=lambda report: (report.seen, report.workers))
+        workers = newest.workers
+        reports = [report for report in said if (report.node, report.workers) == (newest.node, workers)]
         silent = [report for report in reports if report.silent(self.now)]
         unknown = sorted(set(range(1, workers + 1)) - {report.worker for report in reports})
         why = [*(self._why(report) for report in reports), *(_not_heard(worker) for worker in unknown)]
@@ -289,9 +297,20 @@ class _Change:
             why = f"in another history, {report.epoch:.8} at revision {report.revision}"
         elif report.revision < self.revision:
             why = f"at revision {report.revision}"
-        else:
+        elif not (why := self._shows(report)):
             return ""
         return f"worker {report.worker} {why}" if report.workers > 1 else why
+
+    def _shows(self, report: Report) -> str:
+        """What a process shows by kills of its own, rather than the change; empty where that is nothing."""
+        concerned = [key for key in sorted(report.kills) if self.flag in (None, key)]
+        if not concerned and not report.more_kills:
+            return ""
+        if not concerned:
+            return f"shows {report.more_kills:,} flags by kills of its own that it does not name"
+        key, more = concerned[0], len(concerned) - 1 + report.more_kills
+        others = f" and {more:,} others" if more else ""
+        return f'shows flag "{key}"{others} by a kill of its own ({report.kills[key]})'
 
     def _took(self, report: Report) -> float | None:
         if not self.at:

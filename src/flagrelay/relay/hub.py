@@ -94,9 +94,14 @@ class Hub:
         """A heartbeat to everybody, behind whatever is news."""
         self._pump.beat()
 
-    def lacking(self, number: int) -> int:
-        """How many streams lack a position of the feed that was delivered, since their clients do not read."""
-        return sum(1 for subscriber in self.lagging if subscriber.position < number)
+    @property
+    def underway(self) -> bool:
+        """Whether there is news that not every stream has yet which reads."""
+        return self._pump.underway
+
+    def unsent(self) -> list[Subscriber]:
+        """The streams for which there is something that is not with the kernel yet: their clients do not read."""
+        return [s for s in self.subscribers if s.paused_at or s.transport.get_write_buffer_size()]
 
     # -- a stream's life ------------------------------------------------------------------------------
 

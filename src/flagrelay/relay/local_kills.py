@@ -69,6 +69,12 @@ class LocalKills:
         return Counter(standing.state.value for standing in self.held.values())
 
     @property
+    def unsettled(self) -> dict[str, str]:
+        """Where each stands that Redis does not have: for those flags this relay does not show what Redis says."""
+        held = self.held.items()
+        return {key: standing.state.value for key, standing in held if standing.state is not KillState.WRITTEN}
+
+    @property
     def _kills(self) -> dict[str, LocalKill]:
         return {key: standing.kill for key, standing in self.held.items()}
 

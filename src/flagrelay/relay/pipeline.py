@@ -155,12 +155,15 @@ class Pipeline:
             reporting,
             self.hubs,
             live=lambda: self.live,
+            kills=lambda: self.local_kills.unsettled,
             clock_offset=lambda: self.source.clock_offset,
             stats=self.stats,
         )
 
     def change(self, change: Change, snapshot: Snapshot) -> None:
         """The next change, in order: encoded once, the same bytes to every stream."""
+        if not self.local_kills.held.keys().isdisjoint(change.flags):
+            self._reconcile.set()  # Redis may have now what this relay holds by itself
         change, snapshot = self.local_kills.over_change(change, snapshot)
         for hub in self.hubs.values():
             hub.publish(change, snapshot)
@@ -260,6 +263,8 @@ class Pipeline:
                 hub.dismiss_ahead()
                 hub.publish(change, shown)
         self._reconcile.set()
+        if self.reporter:
+            self.reporter.changed()
         return await self.local_kills.keep()
 
     async def _reconcile_kills(self) -> NoReturn:
@@ -270,7 +275,10 @@ class Pipeline:
                     await self._reconcile.wait()
             self._reconcile.clear()
             if self.live and self.local_kills.held:
+                before = self.local_kills.unsettled
                 await self.local_kills.reconcile()
+                if self.reporter and self.local_kills.unsettled != before:
+                    self.reporter.changed()
                 ended = self.local_kills.end_written(self.source.held().position)
                 if ended:  # seen before it was asked about
                     await self._show_kills(ended)

@@ -59,6 +59,11 @@ class Pump:
         self._underway: deque[_Underway] = deque()
         self._unmarked: list[_Underway] = []
 
+    @property
+    def underway(self) -> bool:
+        """Whether there is news that not every stream has yet."""
+        return bool(self._underway)
+
     def news(self, position: Position, at: int, *, within: float = 0.0) -> None:
         """The hub has a new head.
 

@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import NoReturn
 
 import structlog
@@ -18,10 +19,14 @@ from flagrelay.relay.channel import heed_cancellation
 from flagrelay.relay.hub import Hub
 from flagrelay.relay.stats import Delivery, Stats
 from flagrelay.store.connection import Store
-from flagrelay.store.reports import LIVE, STALE, Report, drop_report, write_report
+from flagrelay.store.reports import LIVE, MAX_KILLS, STALE, Report, drop_report, write_report
 
 APART = 0.02
 """Seconds between two reports, at least: what happens meanwhile is said at once."""
+
+FLUSHING = 0.005
+"""Seconds that bytes have to get from a transport to the kernel, before a stream that reads is taken for one that does
+not: an event loop may send only at the end of its turn."""
 
 WITHDRAWAL = 1.0
 """Seconds that Redis may take to forget a relay that ends."""
@@ -38,12 +43,16 @@ class Reporting:
         worker: which of the node's workers this process is, from 1.
         workers: how many workers the node has.
         interval: seconds between two reports while nothing happens, at most.
+        node: the random identity of the node, where it has several workers.
+        instance: that of this process, where somebody else must know it; empty for one of its own choice.
     """
 
     relay: str
     worker: int = 1
     workers: int = 1
     interval: float = 5.0
+    node: str = ""
+    instance: str = ""
 
 
 class Reporter:
@@ -57,6 +66,7 @@ class Reporter:
         reporting: as whom, and how often.
         hubs: those whose streams are counted.
         live: whether what is served is known to be Redis's state.
+        kills: gives the kills of this relay's own that Redis does not have: why not, in a word, by flag.
         clock_offset: Redis's clock minus this machine's, in seconds.
         stats: where to count.
     """
@@ -69,6 +79,7 @@ class Reporter:
         hubs: Mapping[str, Hub],
         *,
         live: Callable[[], bool],
+        kills: Callable[[], Mapping[str, str]],
         clock_offset: Callable[[], float],
         stats: Stats,
     ) -> None:
@@ -77,9 +88,11 @@ class Reporter:
         self._reporting = reporting
         self._hubs = hubs
         self._live = live
+        self._kills = kills
+        self._shown: dict[str, str] = {}
         self._clock_offset = clock_offset
         self._stats = stats
-        self._instance = secrets.token_hex(4)
+        self._instance = reporting.instance or secrets.token_hex(4)
         self._counts = dict.fromkeys(hubs, 0)
         self._last: dict[str, Delivery] = {}
         self._everywhere: Delivery | None = None
@@ -100,18 +113,25 @@ class Reporter:
         if self._everywhere is None or self._everywhere.position != delivery.position:
             self._everywhere = delivery  # a kill of this relay's own changes what a revision shows, and is no other
             self._news.set()
+        elif self._shown:
+            self._news.set()  # one may have ended
 
     def changed(self) -> None:
-        """There is something else to say: what is served is live again, or no longer."""
+        """There is something else to say: what is served is live again, or no longer; or a kill of this relay's own."""
         self._news.set()
 
-    def report(self) -> Report | None:
+    async def report(self) -> Report | None:
         """What is said at this moment; None before anything was delivered by all hubs."""
         delivery = self._everywhere
         if delivery is None:
             return None
+        kills, more_kills = self._own_kills()
+        unsent = [subscriber for hub in self._hubs.values() for subscriber in hub.unsent()]
+        if unsent:
+            await asyncio.sleep(FLUSHING)
+            unsent = [subscriber for subscriber in unsent if subscriber.unsent]
+        lagging = len(unsent)
         streams = sum(len(hub.subscribers) for hub in self._hubs.values())
-        lagging = sum(hub.lacking(self._last[name].number) for name, hub in self._hubs.items())
         return Report(
             relay=self._reporting.relay,
             worker=self._reporting.worker,
@@ -124,8 +144,23 @@ class Reporter:
             lagging=lagging,
             ms=self._took(delivery),
             interval=self._reporting.interval,
+            node=self._reporting.node,
             instance=self._instance,
+            kills=kills,
+            more_kills=more_kills,
         )
+
+    def _own_kills(self) -> tuple[dict[str, str], int]:
+        """The kills that streams are shown and Redis does not have, and how many more those are than can be said.
+
+        One that has just ended is shown until every stream has been told.
+        """
+        kills = dict(self._kills())
+        if any(hub.underway for hub in self._hubs.values()):
+            kills = {**self._shown, **kills}
+        else:
+            self._shown = kills
+        return dict(islice(kills.items(), MAX_KILLS)), max(0, len(kills) - MAX_KILLS)
 
     def _took(self, delivery: Delivery) -> float | None:
         """Milliseconds from a change's time in Redis until the last stream had it."""
@@ -148,7 +183,7 @@ class Reporter:
 
     async def _write(self) -> None:
         async with self._writing:
-            report = self.report()
+            report = await self.report()
             if report is None or self._withdrawn:
                 return
             now = asyncio.get_running_loop().time()

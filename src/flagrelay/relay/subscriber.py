@@ -20,6 +20,9 @@ class StreamTransport(Protocol):
     def write(self, data: bytes) -> None:
         """Send, or buffer and call the subscriber's `pause_writing` above the high-water mark."""
 
+    def get_write_buffer_size(self) -> int:
+        """How many bytes it holds that are not sent."""
+
     def close(self) -> None:
         """Flush what is buffered, then close."""
 
@@ -65,6 +68,11 @@ class Subscriber(asyncio.Protocol):
         self.view = view
         self.position = GONE
         self.paused_at = 0.0
+
+    @property
+    def unsent(self) -> bool:
+        """Whether there is something for it that is not with the kernel yet."""
+        return self.position != GONE and (self.paused_at > 0 or self.transport.get_write_buffer_size() > 0)
 
     def pause_writing(self) -> None:
         """The transport holds enough: the pump passes by until it has drained."""

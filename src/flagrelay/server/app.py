@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,10 +39,11 @@ from flagrelay.server.ofrep import EVENTS, evaluate_flag, evaluate_flags
 from flagrelay.server.pace import Pace
 from flagrelay.server.rates import Rates
 from flagrelay.server.status import status, statusz
+from flagrelay.server.stores import store_of
 from flagrelay.server.streams import stream
 from flagrelay.settings import Settings, settings_from_environment
 from flagrelay.store.access_keys import AccessKey
-from flagrelay.store.connection import RedisAddress, Store, open_store
+from flagrelay.store.connection import Store
 
 log = structlog.get_logger()
 
@@ -84,13 +86,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        address = RedisAddress(
-            settings.redis_url,
-            sentinels=settings.redis_sentinels,
-            sentinel_master=settings.redis_sentinel_master,
-            cluster=settings.redis_cluster,
-        )
-        async with open_store(address, prefix=settings.prefix) as store:
+        async with store_of(settings) as store:
             app.state.context = context = make_context(settings, store, node)
             async with (
                 _running(context.relay.run(), context.keyring.run(), on_crash=on_crash),
@@ -186,8 +182,11 @@ def _reporting(settings: Settings, node: Node | None) -> Reporting | None:
     """As whom this process reports; None where it is not to."""
     if not settings.report_interval:
         return None
-    worker, workers = (node.number, settings.workers) if node else (1, 1)
-    return Reporting(relay=relay_id(settings), worker=worker, workers=workers, interval=settings.report_interval)
+    alone = Reporting(relay=relay_id(settings), interval=settings.report_interval)
+    if node is None:
+        return alone
+    who = node.identity
+    return replace(alone, worker=who.number, workers=settings.workers, node=who.node, instance=who.instance)
 
 
 def _joined(context: Context, node: Node) -> AbstractAsyncContextManager[None]:

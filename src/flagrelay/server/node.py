@@ -10,6 +10,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import structlog
@@ -45,17 +46,27 @@ class Stop(Protocol):
         """Drain; not before balancers have noticed, where there is a `delay`; as fast as it goes in a `hurry`."""
 
 
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who this worker is: its number in the node, from 1, and the random identities of the node and of this process."""
+
+    number: int
+    node: str
+    instance: str
+
+
 class Node:
     """This worker's end of it.
 
     Args:
         end: this worker's end of the control channel.
-        number: this worker's number in the node, from 1.
+        identity: who this worker is.
         stop: stops this worker.
     """
 
-    def __init__(self, end: socket.socket, number: int, stop: Stop) -> None:
-        self.number = number
+    def __init__(self, end: socket.socket, identity: Identity, stop: Stop) -> None:
+        self.identity = identity
+        self.number = identity.number
         self._end = end
         self._stop = stop
         self._channel: Channel | None = None

@@ -38,6 +38,10 @@ class ResponseTransport:
             self._paused = True
             self.subscriber.pause_writing()
 
+    def get_write_buffer_size(self) -> int:
+        """How many bytes the server has not taken yet."""
+        return self._size
+
     def close(self) -> None:
         """End the response once everything is sent."""
         self._closing = True

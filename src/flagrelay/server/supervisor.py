@@ -11,6 +11,7 @@ successor. Only where nobody follows soon it is closed, so that the kernel gives
 
 import asyncio
 import math
+import secrets
 import signal
 import socket
 import sys
@@ -24,7 +25,9 @@ import structlog
 from flagrelay import __version__
 from flagrelay.errors import FlagrelayError, NoAnswer, SettingError
 from flagrelay.relay.backoff import Backoff
+from flagrelay.relay.reporter import WITHDRAWAL
 from flagrelay.server.assembly import Assembly
+from flagrelay.server.departed import forget
 from flagrelay.server.identity import named
 from flagrelay.server.listeners import beside, reserve, url_of
 from flagrelay.server.logs import configure_logs
@@ -85,6 +88,7 @@ class Supervisor:
     def __init__(self, settings: Settings, address: socket.socket, patience: Patience | None = None) -> None:
         self._settings = settings
         self._shared = shares(settings)
+        self._identity = secrets.token_hex(4)
         self._address = address
         self._patience = patience or Patience()
         self._places = [
@@ -92,6 +96,8 @@ class Supervisor:
         ]
         self._processes: set[WorkerProcess] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._forgetting: set[asyncio.Task[None]] = set()
+        """What has Redis forget workers that could not take their leave."""
         self._assembly = Assembly(self._places, self._processes, self._patience)
         self._announced = False
         self._stopping = False
@@ -129,6 +135,8 @@ class Supervisor:
                 loop.remove_signal_handler(number)
             for place in self._places:
                 place.close()
+        if self._forgetting:
+            await asyncio.wait(self._forgetting, timeout=WITHDRAWAL)
         if self._failure:
             raise self._failure
         log.info("node stopped", status=self._status)
@@ -190,7 +198,7 @@ class Supervisor:
     def _started(self, place: Place) -> WorkerProcess:
         if place.listener is None:
             place.listener = beside(self._address)
-        return WorkerProcess(place.number, place.listener, self._shared)
+        return WorkerProcess(place.number, place.listener, self._shared, self._identity)
 
     def _attend(self, place: Place, process: WorkerProcess) -> None:
         self._processes.add(process)
@@ -223,6 +231,8 @@ class Supervisor:
         except TimeoutError:
             await process.channel.close()
         self._processes.discard(process)
+        if process.status and process.joined.is_set():
+            self._forgetting.add(self._do(forget(self._settings, process.instance)))
         self._judge(place, process)
         self._settle()
 
@@ -414,6 +424,7 @@ class Supervisor:
 
     def _did(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        self._forgetting.discard(task)
         if not task.cancelled() and (error := task.exception()):
             log.critical("the supervisor crashed", exc_info=error)
             self._failure = FlagrelayError(f"the supervisor crashed, and its workers with it: {error!r}")

@@ -16,7 +16,7 @@ from flagrelay.errors import FlagrelayError, NoAnswer
 from flagrelay.server.control import hear, tell
 from flagrelay.server.garbage import settle_garbage
 from flagrelay.server.logs import configure_logs
-from flagrelay.server.node import Node
+from flagrelay.server.node import Identity, Node
 from flagrelay.server.serve import RelayServer, raise_descriptor_limit
 from flagrelay.settings import Settings, settings_from_json
 
@@ -35,7 +35,7 @@ def main() -> int:
         configure_logs(settings.log_level, settings.log_format)
         structlog.contextvars.bind_contextvars(worker=told["number"])
         raise_descriptor_limit(settings.max_streams)
-        server = WorkerServer(settings, end, told["number"])
+        server = WorkerServer(settings, end, Identity(told["number"], told["node"], told["instance"]))
     except FlagrelayError as error:
         tell(end, "failed", error=str(error))
         return 1
@@ -47,9 +47,9 @@ def main() -> int:
 class WorkerServer(RelayServer):
     """A relay's server that takes its orders from a supervisor, and no signals."""
 
-    def __init__(self, settings: Settings, end: socket.socket, number: int) -> None:
+    def __init__(self, settings: Settings, end: socket.socket, identity: Identity) -> None:
         self._delayed = True
-        self._node = Node(end, number, self.stop)
+        self._node = Node(end, identity, self.stop)
         super().__init__(settings, node=self._node)
 
     @contextmanager

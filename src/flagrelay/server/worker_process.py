@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -31,13 +32,16 @@ class WorkerProcess:
         number: its place in the node.
         listener: the socket on which it will listen; it gets a copy.
         settings: its settings.
+        node: the random identity of the node.
 
     Raises:
         OSError: it cannot be started.
     """
 
-    def __init__(self, number: int, listener: socket.socket, settings: Settings) -> None:
+    def __init__(self, number: int, listener: socket.socket, settings: Settings, node: str) -> None:
         self.number = number
+        self.instance = secrets.token_hex(4)
+        """Its random identity, under which it reports to Redis."""
         self.joined = asyncio.Event()
         """It takes over what the others hold, and is told everything from then on."""
         self.patience: float | None = None
@@ -58,7 +62,8 @@ class WorkerProcess:
             try:
                 # First, since it may end before it has read anything; and within a limit, since nobody reads it yet.
                 self._end.settimeout(TELLING)
-                tell(self._end, "serve", number=number, settings=asdict(settings))
+                who = {"number": number, "node": node, "instance": self.instance}
+                tell(self._end, "serve", **who, settings=asdict(settings))
                 self._popen = _started(theirs, listener)
             except OSError:
                 self._end.close()

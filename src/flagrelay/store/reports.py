@@ -1,11 +1,13 @@
 """What relays say of themselves in Redis: which revision each has written to how many streams.
 
-A report stands in the hash `{ENV}:relays`, below the relay's id, or below `ID/WORKER` where a node has several workers.
+A report stands in the hash `{ENV}:relays`, below the relay's id; below `ID/WORKER/INSTANCE` where a node has several
+workers, since one that is being replaced still serves while its successor does.
 It lives and dies with its environment: nothing is written where there is none.
 """
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from dataclasses import field as member
 from typing import Any, Self
 
 import orjson
@@ -14,7 +16,13 @@ from flagrelay.store.connection import Store
 from flagrelay.store.script import Script
 
 FORGOTTEN = 600
-"""Seconds without a word after which what a relay said is dropped."""
+"""Seconds without a word after which what a relay said is dropped that had no streams."""
+
+MISSED = 24 * 60 * 60
+"""The same for one that had streams: cut off from Redis it may serve them still, and is to be named, not forgotten."""
+
+MAX_KILLS = 100
+"""Kills of its own that a relay names."""
 
 PATIENCE = 2.0
 """Seconds beyond its own interval that a relay may say nothing: a busy one is late, a dead one says nothing at all."""
@@ -39,7 +47,10 @@ class Report:
         ms: milliseconds from the change's time in Redis until its bytes went to the last stream, clocks corrected;
             None where the revision was not broadcast, but loaded whole.
         interval: seconds between its reports, at most, while nothing happens.
+        node: the random identity of the node, where it has several workers.
         instance: the random identity of the process.
+        kills: the kills of its own that streams are shown and Redis does not have: why not, in a word, by flag.
+        more_kills: how many those are beyond `MAX_KILLS`.
         seen: when Redis was told, in microseconds of its own clock; set as it is written.
     """
 
@@ -54,13 +65,16 @@ class Report:
     lagging: int
     ms: float | None = None
     interval: float
+    node: str = ""
     instance: str = ""
+    kills: dict[str, str] = member(default_factory=dict)
+    more_kills: int = 0
     seen: int = 0
 
     @property
     def field(self) -> str:
         """Where it stands in the hash."""
-        return f"{self.relay}/{self.worker}" if self.workers > 1 else self.relay
+        return f"{self.relay}/{self.worker}/{self.instance}" if self.workers > 1 else self.relay
 
     def age(self, now: int) -> float:
         """Seconds since it was written; `now` in microseconds of Redis's clock."""
@@ -81,12 +95,14 @@ class Report:
         Raises:
             KeyError, TypeError: it is no report.
         """
-        known = {field.name: members[field.name] for field in fields(cls) if field.name in members}
+        known = {each.name: members[each.name] for each in fields(cls) if each.name in members}
         report = cls(**known)
-        for field in fields(cls):
-            value = getattr(report, field.name)
-            if type(value) not in _TYPES[field.type]:
-                raise TypeError(f"{field.name} is {value!r:.80}")
+        for each in fields(cls):
+            value = getattr(report, each.name)
+            if type(value) not in _TYPES[each.type]:
+                raise TypeError(f"{each.name} is {value!r:.80}")
+        if not all(isinstance(each, str) for each in report.kills.values()):
+            raise TypeError(f"kills is {report.kills!r:.80}")
         return report
 
 
@@ -95,6 +111,7 @@ _TYPES: Mapping[Any, tuple[type, ...]] = {
     int: (int,),
     float: (int, float),
     float | None: (int, float, type(None)),
+    dict[str, str]: (dict,),
 }
 """What JSON may hold for a member of each type."""
 
@@ -120,19 +137,24 @@ class Reports:
         return cls(int(members["now"]), tuple(Report.from_json(each) for each in members["reports"]))
 
 
-# KEYS: state, relays; ARGV: field, report without `seen`, seconds after which others are forgotten or '' for no look.
-# Reads nothing of what others wrote but when: a later version may say more.
+# KEYS: state, relays; ARGV: field, report without `seen`, relay, node; then, to look at the others, the seconds after
+# which those are forgotten that had no streams, and those that had. What another node of the same name said is of one
+# that was there before. Reads no more than that of what others wrote: a later version may say more.
 _WRITE = Script("""
 if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 redis.call('HSET', KEYS[2], ARGV[1], string.format('{"seen":%.0f,', now) .. string.sub(ARGV[2], 2))
-if ARGV[3] ~= '' then
+if ARGV[5] then
   local all = redis.call('HGETALL', KEYS[2])
   for index = 1, #all, 2 do
     local sound, report = pcall(cjson.decode, all[index + 1])
-    local seen = sound and type(report) == 'table' and tonumber(report.seen)
-    if seen and now - seen > ARGV[3] * 1000000 then redis.call('HDEL', KEYS[2], all[index]) end
+    report = sound and type(report) == 'table' and report or {}
+    local seen, limit = tonumber(report.seen), report.streams == 0 and ARGV[5] or ARGV[6]
+    local gone = seen and now - seen > limit * 1000000
+    if gone or report.relay == ARGV[3] and report.node ~= ARGV[4] and all[index] ~= ARGV[1] then
+      redis.call('HDEL', KEYS[2], all[index])
+    end
   end
 end
 return 1
@@ -163,7 +185,7 @@ async def write_report(store: Store, environment: str, report: Report, *, sweep:
         store: where it is.
         environment: its name.
         report: what the relay says; it is given Redis's time.
-        sweep: whether to drop what was not heard of for `FORGOTTEN` seconds.
+        sweep: whether to drop what was not heard of for `FORGOTTEN` seconds, or for `MISSED` where it had streams.
 
     Raises:
         StoreUnavailable: Redis does not answer, or takes no write from us.
@@ -171,7 +193,9 @@ async def write_report(store: Store, environment: str, report: Report, *, sweep:
     members = report.as_json()
     del members["seen"]
     keys = [store.keys.state(environment), store.keys.relays(environment)]
-    return bool(await _WRITE.run(store, keys, report.field, orjson.dumps(members), FORGOTTEN if sweep else ""))
+    limits = (FORGOTTEN, MISSED) if sweep else ()
+    about = (report.field, orjson.dumps(members), report.relay, report.node)
+    return bool(await _WRITE.run(store, keys, *about, *limits))
 
 
 async def read_reports(store: Store, environment: str) -> Reports:
