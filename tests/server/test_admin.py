@@ -17,8 +17,9 @@ from flagrelay.control.table import OPERATIONS
 from flagrelay.errors import FlagrelayError
 from flagrelay.flags.definition import MAX_KEY_LENGTH
 from flagrelay.store.access_keys import create_access_key, revoke_access_key
-from flagrelay.store.environments import create_environment
+from flagrelay.store.environments import create_environment, destroy_environment
 from flagrelay.store.reading import read_flag, read_position
+from flagrelay.store.writing import Draft, write_change
 from support.admin import FLAG, NOTHING, PLAN, Admin, administered
 from support.admin import request_of as bytes_of
 from support.relays import ENVIRONMENT, World, running_relay, wired_relay
@@ -293,7 +294,7 @@ async def test_of_two_who_edit_what_they_have_both_read_one_is_refused(admin: Ad
     done, refused = sorted((first, second), key=lambda answer: answer.status)
     assert refused.json["errorCode"] == "PRECONDITION_FAILED"
     assert "read it again and repeat the edit" in refused.json["errorDetails"]
-    assert done.headers["etag"] == f'"{done.json["revision"]}"'
+    assert done.headers["etag"].startswith(f'"{done.json["revision"]}-')
     await admin.ok("PUT", "/flags/flag", {"definition": FLAG}, if_match=done.headers["etag"])
 
 
@@ -301,6 +302,23 @@ async def test_what_must_not_be_there_yet_is_made_once(admin: Admin) -> None:
     await admin.ok("PUT", "/flags/new", {"definition": FLAG}, if_none_match="*")
     await admin.refused(412, "PRECONDITION_FAILED", "PUT", "/flags/new", {"definition": FLAG}, if_none_match="*")
     await admin.refused(412, "PRECONDITION_FAILED", "PUT", "/flags/no", {"definition": FLAG}, if_match='"3"')
+
+
+async def test_an_etag_of_another_history_does_not_fit_although_its_revision_does(admin: Admin) -> None:
+    store = admin.relay.world.store
+    put = ("PUT", "/flags/flag", {"definition": FLAG})
+    etag = (await admin.ask("GET", "/flags/flag")).headers["etag"]
+    revision = int(etag[1:].partition("-")[0])
+    await destroy_environment(store, ENVIRONMENT)
+    await create_environment(store, ENVIRONMENT)
+    for number in range(revision):
+        flag = {**FLAG, "metadata": {"n": number}}
+        await write_change(store, ENVIRONMENT, Draft(flags={"flag": flag}))
+    for method, path, *body in (put, ("DELETE", "/flags/flag")):
+        why = await admin.refused(412, "PRECONDITION_FAILED", method, path, *body, if_match=etag)
+        assert "another history" in why
+    assert (await admin.ask("GET", "/flags/flag", if_none_match=etag)).status == 200
+    await admin.ok(*put, if_match=f'"{revision}"')
 
 
 async def test_every_step_of_a_release_gives_the_etag_for_the_next(admin: Admin) -> None:

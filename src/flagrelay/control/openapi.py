@@ -116,9 +116,9 @@ MEANT = {
 IF_MATCH = {
     "name": "If-Match",
     "in": "header",
-    "description": "The ETag at which it was read: 412 where it was written since.",
+    "description": "The ETag at which it was read, or a revision alone: 412 where it was written since.",
     "example": '"18"',
-    "schema": {"type": "string", "pattern": '^"[1-9][0-9]{0,14}(-[0-9a-f]+)?"$'},
+    "schema": {"type": "string", "pattern": '^"[1-9][0-9]{0,14}(-[0-9a-f]+){0,2}"$'},
 }
 IF_NOT_THERE = {
     "name": "If-None-Match",
@@ -130,7 +130,7 @@ IF_NEW = {
     "name": "If-None-Match",
     "in": "header",
     "description": "The ETag that the client has: 304 where that is still so.",
-    "example": '"18-5d1c0f2a9be37c44"',
+    "example": '"18-3f0e9a71-5d1c0f2a9be37c44"',
     "schema": {"type": "string"},
 }
 IDEMPOTENCY_KEY = {

@@ -23,7 +23,7 @@ from flagrelay.control.table import OPERATIONS
 from flagrelay.errors import Conflict, FlagrelayError, Refusal
 from flagrelay.relay.pipeline import Pipeline
 from flagrelay.server.access import authenticate, pipeline_of, refuse_body
-from flagrelay.server.asking import asked_for
+from flagrelay.server.asking import asked_for, expected_history
 from flagrelay.server.bodies import read_body
 from flagrelay.server.conditional import matches
 from flagrelay.server.context import Context, context_of
@@ -31,6 +31,7 @@ from flagrelay.server.headers import single
 from flagrelay.server.idempotency import Attempt, Reply, once
 from flagrelay.settings import Settings
 from flagrelay.store.access_keys import AccessKey
+from flagrelay.store.reading import read_position
 
 AnyOperation = Operation[Any, Any]
 
@@ -113,27 +114,53 @@ def _contexts(pipeline: Pipeline | None) -> Iterable[Mapping[str, Any]]:
 
 
 async def _do(operation: AnyOperation, request: Request, session: Session, body: bytes) -> Reply:
-    answer = await operation.run(session, asked_for(operation, request, body))
+    asked = asked_for(operation, request, body)
+    history = await _history(operation, request, session)
+    answer = await operation.run(session, asked)
     encoded = msgspec.json.encode(answer).decode()
     change = answer if isinstance(answer, Change) else getattr(answer, "change", None)
     revision = change.revision if isinstance(change, Change) and change.changed else None
-    return Reply(body=encoded, etag=_etag(operation, answer, encoded), revision=revision)
+    return Reply(body=encoded, etag=_etag(operation, answer, encoded, history), revision=revision)
 
 
-def _etag(operation: AnyOperation, answer: Any, encoded: str) -> str:  # noqa: ANN401 - each operation's is another
+async def _history(operation: AnyOperation, request: Request, session: Session) -> str:
+    """What tells the environment's history from others; empty where nobody asks.
+
+    It is read first: an ETag may be of the history before, which no If-Match will then meet, but never of one after.
+
+    Raises:
+        Refusal: 412, it is not the one that the request wants. Another one counts revisions of its own.
+    """
+    expected = expected_history(request)
+    if not (operation.has_etag or expected):
+        return ""
+    epoch = (await read_position(session.store, session.environment)).epoch
+    history = hashlib.blake2b(epoch.encode(), digest_size=4).hexdigest()
+    if expected not in ("", history):
+        details = f'environment "{session.environment}" has another history since it was read: read it again'
+        raise Refusal(412, "PRECONDITION_FAILED", f"{details}; nothing was changed")
+    return history
+
+
+def _etag(
+    operation: AnyOperation,
+    answer: Any,  # noqa: ANN401 - each operation's is another
+    encoded: str,
+    history: str,
+) -> str:
     """The ETag of what an operation is about; empty where it has none.
 
     What is read says things of others, too: who uses a population, whether the flag of a release is killed. So its ETag
-    is more than its revision, which is all that an If-Match is held against.
+    is more than its revision and history, which are all that an If-Match is held against.
     """
     if not operation.has_etag:
         return ""
     match answer:
         case Acted():
-            return f'"{answer.release.revision}"' if answer.release.revision else ""
+            return f'"{answer.release.revision}-{history}"' if answer.release.revision else ""
         case Change():
-            return f'"{answer.revision}"' if answer.changed else ""
-    return f'"{answer.revision}-{hashlib.blake2b(encoded.encode(), digest_size=8).hexdigest()}"'
+            return f'"{answer.revision}-{history}"' if answer.changed else ""
+    return f'"{answer.revision}-{history}-{hashlib.blake2b(encoded.encode(), digest_size=8).hexdigest()}"'
 
 
 def _refusal(error: FlagrelayError, request: Request) -> Refusal:

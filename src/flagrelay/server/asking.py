@@ -13,8 +13,8 @@ from flagrelay.errors import DefinitionError, Refusal
 from flagrelay.flags.definition import parse_json
 from flagrelay.server.headers import single
 
-_ETAG = re.compile(r'"([1-9][0-9]{0,14})(?:-[0-9a-f]+)?"')
-"""As we make them. What follows the revision is for If-None-Match alone."""
+_ETAG = re.compile(r'"([1-9][0-9]{0,14})(?:-([0-9a-f]+)(?:-[0-9a-f]+)?)?"')
+"""As we make them: the revision, what tells its history from others, and what is for If-None-Match alone."""
 
 _HALF_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F]")
 """Where JSON may hold half a character, which cannot be written anywhere."""
@@ -39,6 +39,12 @@ def asked_for(operation: Operation[Any, Any], request: Request, body: bytes) -> 
         return msgspec.convert(members, operation.request, strict=operation.has_body)
     except msgspec.ValidationError as error:
         raise _invalid(explained(operation, error)) from error
+
+
+def expected_history(request: Request) -> str:
+    """What tells the history, in which a request wants what it changes, from others; empty where any will do."""
+    found = _ETAG.fullmatch(single(request, "if-match") or "")
+    return found[2] or "" if found else ""
 
 
 def _invalid(details: str) -> Refusal:
