@@ -360,7 +360,16 @@ class AccessKeyMissing(StoreError):
 
 
 class StoreUnavailable(FlagrelayError):
-    """Redis does not answer, or not us: connection, timeout, credentials, memory, read-only replica."""
+    """Redis does not answer, or not us: connection, timeout, credentials, memory, read-only replica.
+
+    Args:
+        message: what, where and why.
+        unsure: whether what was asked for may have been done all the same: it was sent, and the answer did not come.
+    """
+
+    def __init__(self, message: str, *, unsure: bool = False) -> None:
+        super().__init__(message)
+        self.unsure = unsure
 
 
 class LocalKillMissing(FlagrelayError):

@@ -9,6 +9,9 @@ import pytest
 
 from flagrelay.cli import status as status_command
 from flagrelay.cli.private_redis import PrivateRedis
+from flagrelay.cli.proof import NOT_PROVEN
+from flagrelay.errors import StoreUnavailable
+from flagrelay.store.writing import kill_flag
 from support.cli import FLAG, Cli
 
 
@@ -92,12 +95,37 @@ def test_what_is_missing_is_asked_for(production: Cli) -> None:
     assert "Missing option '--env'" in homeless.misused("revive", "f")
 
 
-def test_a_write_that_too_few_replicas_have_says_so(production: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_that_too_few_replicas_have_is_one_that_is_not_proven(
+    production: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("flagrelay.store.replicas.PATIENCE", 0.05)
-    outcome = production.run("flags", "put", "flag", "--replicas", "1", stdin=json.dumps(FLAG))
+    outcome = production.run("flags", "put", "flag", "--replicas", "1", "--wait", stdin=json.dumps(FLAG))
+    assert outcome.status == NOT_PROVEN
+    assert outcome.err.startswith("warning: written, but only 0 of 1 replicas had it")
+    assert outcome.out == (
+        'flag "flag" is written (revision 1)\nwritten, but nobody knows where: no relay reports here\n'
+    )
+    assert production.run("revive", "flag", "--replicas", "1").status == 1, "nothing was written"
+    settings = production.run("env", "set", "production", "--fractional", "v2", "--replicas", "1")
+    assert settings.status == NOT_PROVEN
+
+
+def test_a_write_whose_answer_is_lost_may_have_been_done_and_says_so(
+    production: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    production.ok("flags", "put", "flag", stdin=json.dumps(FLAG))
+
+    async def lost(*words: Any, **members: Any) -> None:
+        await kill_flag(*words, **members)
+        raise StoreUnavailable("Redis at x: the connection was lost", unsure=True)
+
+    monkeypatch.setattr("flagrelay.control.flags.kill_flag", lost)
+    outcome = production.run("kill", "flag", "--reason", "x")
     assert outcome.status == 1
-    assert "written, but only 0 of 1 replicas had it" in outcome.err
-    assert production.json("env", "list")[0]["revision"] == 1
+    assert "the connection was lost; it may have been written all the same: look how things stand" in outcome.err
+    away = Cli({**production.environment, "FLAGRELAY_REDIS_URL": "redis://127.0.0.1:1"})
+    outcome = away.run("kill", "flag", "--reason", "x")
+    assert (outcome.status, "may have been written" in outcome.err) == (1, False), "nobody was asked"
 
 
 def test_status_of_several_workers_is_a_line_for_all_and_one_for_each_that_stands_elsewhere(

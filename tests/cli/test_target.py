@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import date
 from typing import Any
 
 import click
@@ -11,11 +12,12 @@ from flagrelay.cli.target import Target
 from flagrelay.control.answers import Change
 from flagrelay.control.operation import Operation
 from flagrelay.control.table import OPERATIONS
-from flagrelay.errors import FlagrelayError
+from flagrelay.errors import FlagrelayError, InputError
 from flagrelay.store.connection import Store
 from flagrelay.store.environments import create_environment, destroy_environment
 from flagrelay.store.reading import read_flag
 from support.admin import FLAG, PLAN, Admin, administered
+from support.cli import Cli
 from support.relays import ENVIRONMENT, make_world, running_relay
 
 ACTOR = "a test's"
@@ -188,6 +190,64 @@ async def test_where_the_control_api_is_off_it_says_so_and_how_it_is_turned_on(s
             assert said.startswith(f"{relay.url} has no control API: it is off there")
             assert "`flagrelay serve --admin-api`" in said
             assert "FLAGRELAY_ADMIN_API=1" in said
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        (float("inf"), "inf is no JSON number"),
+        (float("nan"), "nan is no JSON number"),
+        (date(2024, 1, 1), "2024-01-01 is a date, which JSON does not have; write it as a string"),
+        ({1: 2}, "a member's name is a string in JSON, and not 1"),
+    ],
+)
+async def test_what_json_has_no_word_for_is_refused_and_not_changed(wrong: Any, why: str, admin: Admin) -> None:
+    flag = {**FLAG, "variants": {"on": {"a": [wrong]}, "off": {}}}
+    with pytest.raises(InputError) as failure:
+        await do(over_http(admin), OPERATIONS["flags.put"], key="new", definition=flag)
+    where = "flags.put.definition.variants.on.a"
+    assert str(failure.value) == f"{where}: {why}"
+
+
+@pytest.mark.parametrize("wrong", [10**30, "\ud800"])
+async def test_what_the_relay_refuses_of_json_it_refuses_in_a_sentence(wrong: Any, admin: Admin) -> None:
+    flag = {**FLAG, "variants": {"on": wrong, "off": wrong}}
+    with pytest.raises(FlagrelayError, match=r"integer|surrogate|character"):
+        await do(over_http(admin), OPERATIONS["flags.put"], key="new", definition=flag)
+
+
+async def test_text_in_a_query_is_as_it_was_written(admin: Admin, store: Store) -> None:
+    await do(over_http(admin), OPERATIONS["flags.put"], key="True", definition=FLAG)
+    await do(over_http(admin), OPERATIONS["flags.delete"], key="True", force=True, reason="False")
+    [entry] = await do(over_http(admin), OPERATIONS["history.list"], limit=1, flag="True")
+    assert (entry.reason, entry.flags) == ("False", ("True",))
+
+
+async def test_a_write_whose_answer_does_not_come_may_have_been_done_and_says_so() -> None:
+    async def hang_up(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        target = Target(None, url, "k", ACTOR, 0, {})
+        with pytest.raises(FlagrelayError, match="it may have been written all the same"):
+            await do(target, OPERATIONS["flags.kill"], key="x", reason="y")
+        with pytest.raises(FlagrelayError, match=r"cannot be reached: Server disconnected$"):
+            await do(target, OPERATIONS["flags.get"], key="x")
+
+
+async def test_a_host_that_no_name_can_be_is_one_that_cannot_be_reached() -> None:
+    target = Target(None, f"http://{'a' * 70}.example", "k", ACTOR, 0, {})
+    with pytest.raises(FlagrelayError, match=r"^http://a+\.example cannot be reached: "):
+        await do(target, OPERATIONS["flags.list"])
+
+
+def test_a_key_is_read_without_the_newline_that_ends_its_file(production: Cli) -> None:
+    production.environment["FLAGRELAY_URL"] = "http://127.0.0.1:1"
+    production.environment["FLAGRELAY_ADMIN_KEY"] = "fr_admin_k\n"
+    assert "http://127.0.0.1:1 cannot be reached" in production.refused("flags", "list")
+    production.environment["FLAGRELAY_ADMIN_KEY"] = "fr_\nadmin"
+    assert "characters that no access key has" in production.misused("flags", "list")
 
 
 def test_neither_a_url_nor_an_environment_is_not_enough() -> None:

@@ -123,7 +123,7 @@ async def test_what_fails_before_anything_is_written_is_not_remembered(
 
 
 @pytest.mark.parametrize(
-    ("error", "status"), [(StoreUnavailable("the answer is lost"), 503), (RuntimeError("oh"), 500)]
+    ("error", "status"), [(StoreUnavailable("no answer", unsure=True), 503), (RuntimeError("oh"), 500)]
 )
 async def test_what_may_have_been_written_is_not_done_again(
     error: Exception, status: int, admin: Admin, world: World, monkeypatch: pytest.MonkeyPatch

@@ -334,3 +334,28 @@ async def test_nothing_is_logged_of_a_password(caplog: pytest.LogCaptureFixture)
     [port] = free_ports(1)
     await fails(RedisAddress(f"redis://:{SECRET}@127.0.0.1:{port}"))
     assert SECRET not in caplog.text
+
+
+async def test_a_write_may_have_been_done_where_it_was_sent_and_not_answered_and_nowhere_else(store: Store) -> None:
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while b"EVALSHA" not in (said := await reader.read(65536)):
+            writer.write(b"+OK\r\n" * said.count(b"\r\n*") + b"+OK\r\n")
+        writer.close()
+
+    async def unsure(url: str) -> bool:
+        async with open_store(RedisAddress(url)) as other:
+            with pytest.raises(StoreUnavailable) as caught:
+                await put(other, "a")
+        return caught.value.unsure
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+        assert await unsure(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    assert not await unsure("redis://127.0.0.1:1")
+    assert not await unsure("unix:///nowhere/redis.sock")
+    assert not await unsure(store.address.url.replace("unix://", "unix://nobody:wrong@"))
+    await create_environment(store, ENVIRONMENT)
+    await store.client.config_set("maxmemory", "1")
+    try:
+        assert not await unsure(store.address.url)
+    finally:
+        await store.client.config_set("maxmemory", "0")

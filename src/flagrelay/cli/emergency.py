@@ -34,9 +34,17 @@ def admin_key_option(command: Command) -> Command:
         show_envvar=True,
         default="",
         metavar="KEY",
-        callback=checked_text(may_be_empty=True),
+        callback=_admin_key,
         help="An access key of kind admin, for --relay or --url; better in the environment than on a command line.",
     )(command)
+
+
+def _admin_key(ctx: click.Context, param: click.Parameter, text: str | None) -> str:
+    """The key without what surrounds it: a file that it was read from may end with a newline."""
+    key: str = (checked_text(may_be_empty=True)(ctx, param, text) or "").strip()
+    if not key.isprintable():
+        raise click.BadParameter("it has characters that no access key has")
+    return key
 
 
 def _urls(_ctx: click.Context, _param: click.Parameter, urls: Sequence[str]) -> tuple[str, ...]:
@@ -62,7 +70,7 @@ def on_relays(
             return await ask(url)
         except FlagrelayError as error:
             return error
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientError, OSError, UnicodeError) as error:  # a host's name may be none
             return StreamError(f"{url} cannot be reached: {error}")
 
     async def everybody() -> Outcomes:

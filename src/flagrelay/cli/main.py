@@ -9,7 +9,7 @@ from typing import NoReturn
 import click
 
 from flagrelay import __version__
-from flagrelay.errors import FlagrelayError
+from flagrelay.errors import FlagrelayError, ReplicasMissing
 from flagrelay.settings import PREFIX
 
 COMMANDS = {
@@ -120,6 +120,11 @@ def _run() -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
+    except ReplicasMissing as error:
+        from flagrelay.cli.proof import NOT_PROVEN  # noqa: PLC0415 - most commands do without
+
+        _tell(error)
+        return NOT_PROVEN
     except FlagrelayError as error:
         _tell(error)
         return 1

@@ -14,7 +14,7 @@ from flagrelay.cli.proof import wait_option
 from flagrelay.cli.target import Target, target_options
 from flagrelay.control import table
 from flagrelay.errors import InputError
-from flagrelay.flags.definition import MAX_KEY_LENGTH, MAX_POPULATION_BYTES
+from flagrelay.flags.definition import MAX_KEY_LENGTH, MAX_POPULATION_BYTES, check_population
 from flagrelay.release.population import parse_keys
 
 MAX_KEYS_BYTES = 2 * MAX_POPULATION_BYTES
@@ -110,7 +110,7 @@ def put(
     otherwise.
     """
     members: dict[str, Any] = {
-        "rule": None if path is None else read_document(path, document_format),
+        "rule": None if path is None else check_population(name, read_document(path, document_format)),
         "equals": _pair("--equals", equals, "value", _value),
         "one_of": _pair("--in", in_, "values", lambda text: [_value(each) for each in text.split(",")]),
         "email_domains": list(domains) or None,

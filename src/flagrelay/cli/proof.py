@@ -13,11 +13,12 @@ from rich.text import Text
 from flagrelay.cli.options import Command
 from flagrelay.cli.output import one_line
 from flagrelay.control.proof import Proof, Standing, prove
+from flagrelay.errors import ReplicasMissing
 from flagrelay.store.reports import Reports
 from flagrelay.store.writing import Written
 
 NOT_PROVEN = 3
-"""Exit status where something was written, and not every relay is known to have it."""
+"""Exit status where something was written, and not every relay, or too few replicas, are known to have it."""
 
 DEFAULT_WAIT = 5.0
 """Seconds that are waited at a terminal, and with `--wait` alone."""
@@ -27,6 +28,7 @@ LONGEST_WAIT = 3600.0
 COLOURS = {"done": "green", "behind": "yellow", "silent": "red"}
 
 _NO_WAIT = "flagrelay.cli.proof.no_wait"
+_UNPROVEN = "flagrelay.cli.proof.unproven"
 
 
 def wait_option(command: Command) -> Command:
@@ -103,9 +105,15 @@ async def show_proof(
     return proof
 
 
+def warn_unproven(error: ReplicasMissing) -> None:
+    """Say that what is written is not where it was to be; the command goes on, and ends with `NOT_PROVEN`."""
+    click.echo(f"warning: {error}", err=True)
+    click.get_current_context().meta[_UNPROVEN] = True
+
+
 def end_with(proof: Proof | None) -> None:
-    """End the command with `NOT_PROVEN` where a proof was wanted, and is none."""
-    if proof and not proof.complete:
+    """End the command with `NOT_PROVEN` where a proof was wanted, and is none; or replicas were, and are missing."""
+    if (proof and not proof.complete) or click.get_current_context().meta.get(_UNPROVEN):
         click.get_current_context().exit(NOT_PROVEN)
 
 

@@ -10,6 +10,7 @@ import click
 
 from flagrelay.cli.emergency import admin_key_option
 from flagrelay.cli.options import REDIS, Command, env_option, redis_options, replicas_option, with_store
+from flagrelay.cli.proof import warn_unproven
 from flagrelay.control.operation import Operation, perform
 from flagrelay.control.session import Session
 from flagrelay.store.connection import Store
@@ -109,4 +110,4 @@ def _url(_ctx: click.Context, _param: click.Parameter, url: str) -> str:
 
 
 async def _replicated(replicas: int, store: Store, write: Callable[[Store], Awaitable[Any]]) -> Any:
-    return await replicated(replicas, write)(store)
+    return await replicated(replicas, write, warn_unproven)(store)

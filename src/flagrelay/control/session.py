@@ -4,9 +4,13 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from flagrelay.errors import StoreUnavailable
 from flagrelay.store.connection import Store
 
 Answer = TypeVar("Answer")
+
+MAYBE_WRITTEN = "it may have been written all the same: look how things stand before you try again"
+"""What is said of a write whose answer did not come."""
 
 
 def no_contexts() -> Iterable[Mapping[str, Any]]:
@@ -38,6 +42,15 @@ class Session:
     around: Callable[[Store, Callable[[Store], Awaitable[Any]]], Awaitable[Any]] = field(default=_just)
 
     async def write(self, body: Callable[[Store], Awaitable[Answer]]) -> Answer:
-        """Write something."""
-        answer: Answer = await self.around(self.store, body)
+        """Write something.
+
+        Raises:
+            StoreUnavailable: Redis does not answer; says so where it may be written all the same.
+        """
+        try:
+            answer: Answer = await self.around(self.store, body)
+        except StoreUnavailable as error:
+            if not error.unsure:
+                raise
+            raise StoreUnavailable(f"{error}; {MAYBE_WRITTEN}", unsure=True) from error
         return answer

@@ -50,7 +50,8 @@ class Attempt:
         try:
             return await write(store)
         except FlagrelayError as error:
-            if refusal_of(error).status < OUR_FAULT:
+            refused = refusal_of(error).status < OUR_FAULT
+            if refused or (isinstance(error, StoreUnavailable) and not error.unsure):
                 self.may_have_written = before
             raise
 

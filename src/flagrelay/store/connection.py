@@ -9,8 +9,16 @@ from urllib.parse import parse_qs, urlsplit
 
 from redis.asyncio import Redis, RedisCluster, Sentinel
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import MasterNotFoundError
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisClusterException, RedisError
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    MaxConnectionsError,
+    RedisClusterException,
+    RedisError,
+    ResponseError,
+)
 
 from flagrelay.errors import InputError, SettingError, StoreUnavailable
 from flagrelay.store.keyspace import Keyspace
@@ -23,6 +31,13 @@ ANSWER_TIMEOUT = 5.0
 
 MAX_CONNECTIONS = 10_000
 """Connections at once, as many as Redis takes by default: every environment that is followed has one of its own."""
+
+
+_NOT_DONE = (ResponseError, AuthenticationError, BusyLoadingError, MaxConnectionsError, MasterNotFoundError)
+"""Redis says no, or there was nobody to ask."""
+
+_NOT_SENT = "connecting to"
+"""What redis-py says where there was no connection: its exceptions are those of one that is lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +93,10 @@ class Store:
             # loop, in Python 3.12, an AttributeError. redis-py may have wrapped either; what they say helps nobody.
             lost = isinstance(error, RuntimeError | AttributeError) or "handler is closed" in str(error)
             reason = "the connection was lost" if lost else str(error) or type(error).__name__
-            raise StoreUnavailable(f"Redis at {self.address}: {reason}") from error
+            # What is refused as it connects, redis-py wraps.
+            answered = isinstance(error, _NOT_DONE) or isinstance(error.__cause__, _NOT_DONE)
+            unsure = not answered and _NOT_SENT not in reason
+            raise StoreUnavailable(f"Redis at {self.address}: {reason}", unsure=unsure) from error
 
 
 @asynccontextmanager

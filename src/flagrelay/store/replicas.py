@@ -12,8 +12,21 @@ PATIENCE = 4.0
 """Seconds that replicas have; less than Redis's own time to answer."""
 
 
-def replicated(replicas: int, write: Callable[[Store], Awaitable[Answer]]) -> Callable[[Store], Awaitable[Answer]]:
+def _raised(error: ReplicasMissing) -> None:
+    raise error
+
+
+def replicated(
+    replicas: int,
+    write: Callable[[Store], Awaitable[Answer]],
+    missed: Callable[[ReplicasMissing], None] = _raised,
+) -> Callable[[Store], Awaitable[Answer]]:
     """The same write, done once that many replicas have it; 0 for not waiting.
+
+    Args:
+        replicas: how many.
+        write: the write.
+        missed: told where fewer had it in time, with what would else be raised: it is written all the same.
 
     Raises:
         ReplicasMissing: fewer had it in time. It is written all the same.
@@ -31,7 +44,7 @@ def replicated(replicas: int, write: Callable[[Store], Awaitable[Answer]]) -> Ca
             with store.talking():
                 have = int(await connection.execute_command("WAIT", replicas, int(PATIENCE * 1000)))
         if have < replicas:
-            raise ReplicasMissing(replicas, have, PATIENCE)
+            missed(ReplicasMissing(replicas, have, PATIENCE))
         return answer
 
     return run
