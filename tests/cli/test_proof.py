@@ -31,7 +31,7 @@ def relay(production: Cli, redis_command: Callable[..., bytes]) -> Relay:
     production.ok("flags", "put", "x", stdin=json.dumps(FLAG))
     [environment] = production.json("env", "list")
 
-    def report(name: str, revision: int, *, ago: float = 0.0) -> None:
+    def report(name: str, revision: int, *, ago: float = 0.0, kills: dict[str, str] | None = None) -> None:
         said = Report(
             relay=name,
             epoch=environment["epoch"],
@@ -42,6 +42,7 @@ def relay(production: Cli, redis_command: Callable[..., bytes]) -> Relay:
             lagging=10,
             ms=38.2,
             interval=5.0,
+            kills=kills or {},
             seen=round((time.time() - ago) * 1e6),
         )
         redis_command("HSET", "flagrelay:{production}:relays", name, json.dumps(said.as_json()))
@@ -56,6 +57,31 @@ def test_elsewhere_than_at_a_terminal_nothing_is_waited_for_unless_it_is_said(pr
     relay("relay-1", 1)
     assert production.run(*KILL) == Outcome(0, 'flag "x" is killed (revision 2)\n', "")
     assert "proof" not in production.json(*KILL)
+
+
+def test_a_relay_that_shows_the_flag_by_a_kill_of_its_own_is_named_and_by_one_of_another_flag_is_not(
+    production: Cli, relay: Relay
+) -> None:
+    relay("relay-1", 2, kills={"x": "conflict", "y": "local"})
+    outcome = production.run(*KILL, "--wait=0.1")
+    assert outcome.status == NOT_PROVEN
+    assert outcome.out.endswith('; relay-1: shows flag "x" by a kill of its own (conflict)\n')
+    relay("relay-1", 9, kills={"y": "local"})
+    production.ok(*KILL, "--wait=0.1")
+    everything = production.run("flags", "import", "-", "--wait=0.1", stdin=json.dumps({"flags": {"z": FLAG}}))
+    assert everything.status == NOT_PROVEN, "it may have been about any flag"
+    assert 'shows flag "y" by a kill of its own (local)' in everything.out
+    plan = {
+        "flag": "r",
+        "released": "on",
+        "baseline": "off",
+        "stages": [{"percent": 100}],
+        "variants": FLAG["variants"],
+    }
+    planned = production.run(
+        *("release", "plan", "r", "--file", "-", "--apply", "--yes", "--wait=0.1"), stdin=json.dumps(plan)
+    )
+    assert planned.status == 0, planned
 
 
 def test_where_all_have_it_the_sentence_follows_and_the_status_is_0(production: Cli, relay: Relay) -> None:

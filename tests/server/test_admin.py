@@ -19,6 +19,7 @@ from flagrelay.flags.definition import MAX_KEY_LENGTH
 from flagrelay.store.access_keys import create_access_key, revoke_access_key
 from flagrelay.store.environments import create_environment, destroy_environment
 from flagrelay.store.reading import read_flag, read_position
+from flagrelay.store.reports import Report, write_report
 from flagrelay.store.writing import Draft, write_change
 from support.admin import FLAG, NOTHING, PLAN, Admin, administered
 from support.admin import request_of as bytes_of
@@ -212,6 +213,12 @@ async def test_a_change_is_proven_and_relays_are_listed_and_forgotten(admin: Adm
     assert proof["complete"]
     [report] = (await admin.ok("GET", "/relays"))["reports"]
     assert report["revision"] == change["revision"]
+    store = admin.relay.world.store
+    other = Report(**{**report, "relay": "another", "kills": {"other": "conflict"}, "seen": 0})
+    await write_report(store, ENVIRONMENT, other)
+    about = f"revision={change['revision']}&epoch={change['epoch']}"
+    for more, complete in (("", False), ("&flag=other", False), ("&flag=flag", True)):
+        assert (await admin.ok("GET", f"/proof?{about}{more}"))["complete"] is complete
     assert await admin.ok("DELETE", f"/relays/{quote(report['relay'], safe='')}")
     await admin.refused(404, "RELAY_NOT_FOUND", "DELETE", "/relays/nosuch")
 

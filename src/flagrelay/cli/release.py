@@ -294,14 +294,8 @@ def _act(
         if not as_json:
             what = _approved(acted.release, members["stage"]) if operation is table.APPROVE else ""
             _say(acted, verb, what, effect=not question)
-        proof = await prove_change(
-            perform,
-            acted.change,
-            verb=verb,
-            wait=options["wait"],
-            as_json=as_json,
-            unproven=partial(_json, acted, None),
-        )
+        proving = {"verb": verb, "wait": options["wait"], "as_json": as_json, "flag": members["key"]}
+        proof = await prove_change(perform, acted.change, **proving, unproven=partial(_json, acted, None))
         return acted, proof
 
     acted, proof = target.run(run)

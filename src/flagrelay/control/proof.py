@@ -153,7 +153,7 @@ def judge(reports: Reports, epoch: str, revision: int, at: int, flag: str | None
         flag: the one flag that it touches; None where it may touch any.
     """
     change = _Change(epoch, revision, at, reports.now, flag)
-    ordered = sorted(reports.reports, key=lambda report: (report.relay, report.worker))
+    ordered = sorted(reports.reports, key=lambda report: (report.relay, report.worker, report.instance))
     relays = groupby(ordered, key=lambda report: report.relay)
     standings = tuple(change.standing(relay, tuple(said)) for relay, said in relays)
     return Proof(revision=revision, at=at, standings=standings)

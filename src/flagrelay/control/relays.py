@@ -4,7 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct, convert
 
-from flagrelay.control.answers import Request, Revision
+from flagrelay.control.answers import Key, Request, Revision
 from flagrelay.control.proof import Standing, prove
 from flagrelay.control.session import Session
 from flagrelay.errors import RelayMissing
@@ -31,12 +31,16 @@ class ListRelays(Request):
 
 
 class ProveChange(Request, kw_only=True):
-    """Which change: its revision and epoch, as the write gave them; and how many seconds to wait for it."""
+    """Which change: its revision and epoch, as the write gave them; and how many seconds to wait for it.
+
+    `flag` is the one that it touches, where it is but one: kills of relays' own of other flags then say nothing.
+    """
 
     revision: Revision
     epoch: Annotated[str, Meta(max_length=64)]
     at: Annotated[int, Meta(ge=0)] = 0
     wait: Annotated[float, Meta(ge=0, le=MAX_WAIT)] = 0.0
+    flag: Key | None = None
 
 
 class ProofAnswer(Struct, kw_only=True):
@@ -78,7 +82,7 @@ async def prove_change(session: Session, request: ProveChange) -> ProofAnswer:
     async def read() -> Reports:
         return await read_reports(session.store, session.environment)
 
-    return convert((await prove(read, written, within=request.wait)).as_json(), ProofAnswer)
+    return convert((await prove(read, written, within=request.wait, flag=request.flag)).as_json(), ProofAnswer)
 
 
 async def forget_relay(session: Session, request: ForgetRelay) -> Forgotten:

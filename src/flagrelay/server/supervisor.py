@@ -231,7 +231,7 @@ class Supervisor:
         except TimeoutError:
             await process.channel.close()
         self._processes.discard(process)
-        if process.status and process.joined.is_set():
+        if process.joined.is_set() and (process.status or not self._stopping):
             self._forgetting.add(self._do(forget(self._settings, process.instance)))
         self._judge(place, process)
         self._settle()
