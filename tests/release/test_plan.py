@@ -108,7 +108,7 @@ def test_a_plan_is_read_back_from_a_file_as_it_was(document: dict[str, Any], for
         (plan(description="x" * (MAX_TEXT + 1)), "at description: should be text"),
         (plan(released=""), "at released: should be a variant's name, or several, each with its weight"),
         (plan(released={}), "at released: should be a variant's name"),
-        (plan(baseline=True), "at baseline: should be a variant's name"),
+        (plan(baseline=True), "at baseline: is true, which YAML makes of on and yes without quotes"),
         (plan(baseline=["off"]), "at baseline: should be a variant's name"),
         (plan(released={"on": 0, "red": 1}), f"at released.on: 0 is no weight: a whole number from 1 to {MAX_WEIGHT}"),
         (plan(released={"on": MAX_WEIGHT + 1}), "at released.on: 1000001 is no weight"),
