@@ -29,6 +29,11 @@ def flags(*keys: str) -> dict[str, Any]:
     return {"flags": dict.fromkeys(keys, FLAG)}
 
 
+def test_a_file_of_populations_alone_is_one_of_several(tmp_path: Path) -> None:
+    merged, _ = read_flag_files(write(tmp_path, a_json=flags("a"), beta_json={"$evaluators": {"beta": BETA}}))
+    assert (merged["flags"], merged["$evaluators"]) == ({"a": FLAG}, {"beta": BETA})
+
+
 def test_all_files_below_a_folder_are_one_flag_set(tmp_path: Path) -> None:
     folder = write(
         tmp_path,

@@ -9,11 +9,11 @@ from flagrelay.control import table
 from flagrelay.control.flagsets import SCHEMA, Imported
 from flagrelay.control.operation import perform
 from flagrelay.control.session import Session
-from flagrelay.errors import Conflict, Killed, PopulationMissing, PopulationUsed, Released
+from flagrelay.errors import Conflict, Killed, PopulationMissing, PopulationUsed, PopulationWithheld, Released
 from flagrelay.store.connection import Store
 from flagrelay.store.history import read_history
 from flagrelay.store.reading import read_snapshot, read_state
-from support.desk import BETA, DISABLED, OFF, ON, POPULATIONS, Desk, flag_set
+from support.desk import BETA, DISABLED, OFF, ON, POPULATIONS, Desk, flag_set, wrote
 from support.stores import ENVIRONMENT
 
 
@@ -22,13 +22,25 @@ async def imported(desk: Desk, document: object, **members: Any) -> Imported:
     return answer
 
 
+async def test_an_import_gives_no_flag_back_by_an_edit_of_the_population_from_which_it_was_taken(desk: Desk) -> None:
+    await imported(desk, flag_set({"x": OFF}))
+    await desk.release(table.START, table.ADVANCE)
+    taken: dict[str, Any] = {"key": "x", "from": ["beta"], "reason": "errors"}
+    await desk.do(table.UNRELEASE, **taken)
+    others = flag_set(populations={**POPULATIONS, "beta": {"==": [{"var": "plan"}, "pro"]}})
+    for dry_run in (True, False):
+        with pytest.raises(PopulationWithheld, match='flag "x" is un-released from it'):
+            await imported(desk, others, dry_run=dry_run)
+    assert wrote(await imported(desk, others, force=True))
+
+
 async def test_an_import_is_one_change_that_history_names(desk: Desk, store: Store) -> None:
     answer = await imported(desk, flag_set({"x": ON, "y": BETA}), reason="nightly")
     assert answer.change
     assert (answer.change.revision, answer.added, answer.populations) == (1, ["x", "y"], ["beta", "dev"])
     [entry] = [each async for each in read_history(store, ENVIRONMENT)]
     assert (entry.action, entry.actor, entry.reason) == ("import", "ada", "nightly")
-    assert (await imported(desk, flag_set({"x": ON, "y": BETA}))).change is None
+    assert not wrote(await imported(desk, flag_set({"x": ON, "y": BETA})))
 
 
 async def test_an_export_is_taken_back_without_a_change(desk: Desk) -> None:
@@ -42,7 +54,7 @@ async def test_an_export_is_taken_back_without_a_change(desk: Desk) -> None:
     originals = await desk.do(table.EXPORT, originals=True)
     assert originals.document["flags"]["y"] == BETA
     for each in (exported, originals):
-        assert (await imported(desk, each.document, prune=True)).change is None
+        assert not wrote(await imported(desk, each.document, prune=True))
 
 
 async def test_a_flag_with_a_release_is_imported_only_as_it_is_compiled(desk: Desk) -> None:
@@ -51,7 +63,7 @@ async def test_a_flag_with_a_release_is_imported_only_as_it_is_compiled(desk: De
     compiled = await desk.definition("x")
     older = {**compiled, "metadata": {"releaseStage": "dark", "releaseRevision": 1}}
     for force in (False, True):
-        assert (await imported(desk, flag_set({"x": older}), force=force)).change is None
+        assert not wrote(await imported(desk, flag_set({"x": older}), force=force))
         for dry_run in (False, True):
             with pytest.raises(Released, match="release detach x"):
                 await imported(desk, flag_set({"x": ON, "y": ON}), force=force, dry_run=dry_run)
@@ -69,7 +81,7 @@ async def test_a_killed_flag_with_a_release_stays_both(desk: Desk) -> None:
     served = await desk.definition("x")
     for file in (compiled, served):
         for force in (False, True):
-            assert (await imported(desk, flag_set({"x": file}), force=force)).change is None
+            assert not wrote(await imported(desk, flag_set({"x": file}), force=force))
 
 
 async def test_a_population_that_a_release_needs_is_not_pruned(desk: Desk) -> None:
@@ -93,7 +105,7 @@ async def test_only_force_ends_a_kill(desk: Desk) -> None:
 async def test_not_even_force_ends_a_kill_of_which_the_file_has_the_original(desk: Desk) -> None:
     await desk.sync({"x": ON})
     await desk.do(table.KILL, key="x", reason="errors")
-    assert (await imported(desk, flag_set({"x": ON}), force=True)).change is None
+    assert not wrote(await imported(desk, flag_set({"x": ON}), force=True))
     assert await desk.definition("x") == DISABLED
 
 

@@ -10,7 +10,7 @@ from flagrelay.control.sync import Synced
 from flagrelay.flags.definition import check_flag
 from flagrelay.store.connection import Store
 from flagrelay.store.reading import read_state
-from support.desk import BETA, DISABLED, OFF, ON, POPULATIONS, Desk, only
+from support.desk import BETA, DISABLED, OFF, ON, POPULATIONS, Desk, only, wrote
 from support.stores import ENVIRONMENT
 
 WIDER = {**POPULATIONS, "beta": {"in": [{"var": "plan"}, ["beta", "pro"]]}}
@@ -23,7 +23,7 @@ async def held(desk: Desk, why: str, *files: Any, **members: Any) -> None:
     difference = only(synced)
     assert difference.held
     assert why in difference.note
-    assert (synced.held, synced.change) == (1, None)
+    assert (synced.held, wrote(synced)) == (1, False)
     assert await read_state(desk.store, ENVIRONMENT) == before
 
 
@@ -41,7 +41,7 @@ async def agreed(desk: Desk, *files: Any, **members: Any) -> None:
     before = await read_state(desk.store, ENVIRONMENT)
     for expected in (1, 0):
         synced = await desk.sync(*files, **members)
-        assert (synced.differences, synced.change, synced.agreed) == ([], None, expected)
+        assert (synced.differences, wrote(synced), synced.agreed) == ([], False, expected)
     assert await read_state(desk.store, ENVIRONMENT) == before
 
 
@@ -57,7 +57,7 @@ async def test_a_killed_flag_that_the_file_has_as_it_was_stays_killed_and_is_no_
     assert kept.note.startswith("it stays killed by ada since 2")
     assert kept.note.endswith("UTC (errors)")
     assert await desk.definition("x") == DISABLED
-    assert (await desk.sync({"x": ON, "y": OFF})).change is None
+    assert not wrote(await desk.sync({"x": ON, "y": OFF}))
 
 
 async def test_a_killed_flag_that_the_file_has_as_it_is_served_is_no_difference_and_stays_killed(desk: Desk) -> None:
@@ -115,6 +115,15 @@ async def test_a_flag_with_a_release_is_held_back_unless_the_file_has_it_as_it_i
     await held(desk, "it has a release", {"x": {**compiled, "metadata": {"owner": "ada"}}})
 
 
+async def test_who_took_a_release_back_and_why_is_said(desk: Desk) -> None:
+    await desk.sync({"x": OFF})
+    await desk.release(table.START, table.ADVANCE)
+    taken: dict[str, Any] = {"key": "x", "from": ["beta", "dev"], "reason": "3am: payments fail"}
+    await desk.do(table.UNRELEASE, actor="grace", **taken)
+    await held(desk, 'at stage "beta", un-released from beta, dev; it was un-released by grace at 2', {"x": ON})
+    await held(desk, "UTC (3am: payments fail)", {"x": ON})
+
+
 async def test_force_ends_a_release(desk: Desk) -> None:
     await desk.sync({"x": OFF})
     await desk.release(table.START)
@@ -130,7 +139,7 @@ async def test_a_killed_flag_with_a_release_stays_both_where_the_file_has_what_i
     await desk.do(table.KILL, key="x", reason="errors")
     for force in (False, True):
         synced = await desk.sync({"x": compiled}, force=force)
-        assert (only(synced).what, synced.change) == ("keep", None)
+        assert (only(synced).what, wrote(synced)) == ("keep", False)
 
 
 # -- what was done to a flag that is plain again ------------------------------------------------------------------

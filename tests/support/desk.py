@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from flagrelay.control import table
+from flagrelay.control.flagsets import Imported
 from flagrelay.control.holding import Difference
 from flagrelay.control.operation import Operation
 from flagrelay.control.session import Session
@@ -30,6 +31,11 @@ PLAN = {
 def flag_set(flags: Any = None, populations: Any = None, **members: Any) -> dict[str, Any]:
     """A file; with the usual populations, unless others are said."""
     return {"flags": flags or {}, "$evaluators": POPULATIONS if populations is None else populations, **members}
+
+
+def wrote(answer: Synced | Imported) -> bool:
+    """Whether a file has changed anything."""
+    return answer.change is not None and answer.change.changed
 
 
 @dataclass

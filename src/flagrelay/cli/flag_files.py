@@ -85,6 +85,8 @@ def _is_plan(document: object) -> bool:
 
 
 def _checked(file: str, document: object) -> FlagSet:
+    if isinstance(document, dict) and "$evaluators" in document:  # a file of populations alone is one of several
+        document = {"flags": {}, **document}
     try:
         return check_flag_set(document)
     except InputError as error:

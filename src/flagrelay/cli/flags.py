@@ -217,5 +217,6 @@ def _line(imported: Imported) -> str:
         parts.append(f"{len(imported.populations)} populations")
     if imported.metadata:
         parts.append("metadata")
-    end = f" (revision {imported.change.revision})" if imported.change else "; nothing was written"
+    written = imported.change if imported.change and imported.change.changed else None
+    end = f" (revision {written.revision})" if written else "; nothing was written"
     return f"flags: {', '.join(parts)}{end}"

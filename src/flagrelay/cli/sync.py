@@ -78,7 +78,7 @@ def _show(synced: Synced, *, apply: bool) -> None:
         print_table(COLUMNS, [_row(each) for each in synced.differences], empty="")
     changes = sum(not each.held and each.what != "keep" for each in synced.differences)
     held = f"{synced.held} held back (--force applies them, too)" if synced.held else ""
-    if synced.change:
+    if synced.change and synced.change.changed:
         click.echo(f"{_and(f'{changes} applied', held)} (revision {synced.change.revision})")
     elif changes and not apply:
         click.echo(f"{_and(f'{changes} to apply', held)}; nothing was written: say --apply")

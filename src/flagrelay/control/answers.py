@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 
 from flagrelay.flags.change import Definition
+from flagrelay.flags.position import Position
 from flagrelay.store.reading import Kill
 from flagrelay.store.writing import Written
 
@@ -50,6 +51,11 @@ def change_of(written: Written) -> Change:
     """What scripts get of a write."""
     at = written.at if written.changed else None
     return Change(revision=written.revision, epoch=written.epoch, at=at, changed=written.changed)
+
+
+def unchanged_at(position: Position) -> Change:
+    """What scripts get of a write that is not needed, since all is so already: relays may still have to be told."""
+    return Change(revision=position.revision, epoch=position.epoch, at=None, changed=False)
 
 
 def written_of(change: Change) -> Written:

@@ -5,12 +5,12 @@ from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
-from flagrelay.control.answers import AnyReason, Change, Killed, Request, change_of, killed_of
+from flagrelay.control.answers import AnyReason, Change, Killed, Request, change_of, killed_of, unchanged_at
 from flagrelay.control.flags import check_revision, refuse_killed
 from flagrelay.control.importing import Plan, plan_import, written_over
-from flagrelay.control.populations import users_of
+from flagrelay.control.populations import users_of, withheld_from
 from flagrelay.control.session import Session
-from flagrelay.errors import Conflict, PopulationUsed, Released
+from flagrelay.errors import Conflict, PopulationUsed, PopulationWithheld, Released
 from flagrelay.flags.definition import check_flag_set
 from flagrelay.store.reading import State, read_state
 from flagrelay.store.writing import write_change
@@ -51,7 +51,7 @@ class ImportFlagSet(Request, kw_only=True):
 
 
 class Imported(Struct, kw_only=True):
-    """What an import changed, or would change; `change` is null where nothing was written."""
+    """What an import changed, or would change; `change` is null for a dry run."""
 
     change: Change | None
     added: list[str]
@@ -89,10 +89,13 @@ async def import_flag_set(session: Session, request: ImportFlagSet) -> Imported:
     if released:  # the write would be refused: a dry run is to say so too
         raise Released(environment, min(released))
     refuse_killed([state.flags[key] for key in plan.flags if key in state.flags], force=request.force)
+    if not request.force:
+        _refuse_withheld(state, plan)
     _refuse_used(state, plan)
-    if request.dry_run or plan.empty:
+    if request.dry_run:
         return _imported(plan, None)
-    return _imported(plan, await _write(session, request, plan, state))
+    change = unchanged_at(state.position) if plan.empty else await _write(session, request, plan, state)
+    return _imported(plan, change)
 
 
 async def _write(session: Session, request: ImportFlagSet, plan: Plan, state: State) -> Change:
@@ -134,6 +137,17 @@ def _refuse_used(state: State, plan: Plan) -> None:
     for name, rule in plan.evaluators.items():
         if rule is None and name in users:
             raise PopulationUsed(name, users[name])
+
+
+def _refuse_withheld(state: State, plan: Plan) -> None:
+    """Refuse to give a flag back to people by an edit of the population from which it was taken.
+
+    Raises:
+        PopulationWithheld: it would.
+    """
+    for name, rule in plan.evaluators.items():
+        if rule is not None and (why := withheld_from(state, name, rule)):
+            raise PopulationWithheld(name, why)
 
 
 def _imported(plan: Plan, change: Change | None) -> Imported:

@@ -10,10 +10,11 @@ from msgspec import Struct
 from flagrelay.control.flags import moment, told_of_kill
 from flagrelay.control.importing import Plan, written_over
 from flagrelay.control.past import OURS, TAKING, Edits, Past, named_by
-from flagrelay.control.populations import users_of
+from flagrelay.control.populations import users_of, withheld_from
 from flagrelay.flags.definition import FlagSet
 from flagrelay.flags.equality import same
 from flagrelay.release.population import references
+from flagrelay.release.standing import Release
 from flagrelay.store.history import HistoryEntry
 from flagrelay.store.reading import FlagEntry, State
 
@@ -178,7 +179,8 @@ class Comparison:
         if entry and entry.killed:
             return f"it is {told_of_kill(entry.killed)}"
         if release:
-            return f'it has a release, at stage "{release.release.stage_name}"'
+            taken = f"; {self._taken(key)}" if key in self.past.taken else ""
+            return f"it has a release, {_stands(release.release)}{taken}"
         if wanted is None:
             return self._edited(key)
         return "" if wanted["state"] == "DISABLED" else self._why_not_given(key)  # where it gives nobody anything
@@ -220,11 +222,9 @@ class Comparison:
         """
         if name not in self.state.evaluators:
             return ""
-        for key, held in sorted(self.state.releases.items()):
-            if name in held.release.blocks:
-                return f'flag "{key}" is un-released from it'
-            if name in held.release.only:
-                return f'flag "{key}" is limited to it'
+        withheld = withheld_from(self.state, name, self.plan.evaluators[name])
+        if withheld:
+            return withheld
         for key, why in self._narrowed.get(name, ()):
             if key not in decided:
                 return f'flag "{key}" names it, and {why}'
@@ -253,6 +253,13 @@ class Comparison:
 
 
 _NAMED = ("flag", "population")
+
+
+def _stands(release: Release) -> str:
+    """Where a release is, and who has nothing of it all the same."""
+    withheld = [f"un-released from {', '.join(release.blocks)}"] if release.blocks else []
+    withheld += [f"limited to {' and '.join(release.only)}"] if release.only else []
+    return ", ".join([f'at stage "{release.stage_name}"', *withheld])
 
 
 def _edited(edits: Edits, name: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from msgspec import field
 
-from flagrelay.control.answers import Change, Key, Request, Revision, Sample, change_of
+from flagrelay.control.answers import Change, Key, Request, Revision, Sample, change_of, unchanged_at
 from flagrelay.control.effect import counted_effect, exact_effect
 from flagrelay.control.flags import check_revision, killed_by
 from flagrelay.control.session import Session
@@ -141,8 +141,7 @@ async def _write(
     flag, entry = before
     release, definition = after
     if entry and release == entry.release:  # whatever was to be taken away is away already
-        position = await read_position(session.store, session.environment)
-        return Change(revision=position.revision, epoch=position.epoch, at=None, changed=False)
+        return unchanged_at(await read_position(session.store, session.environment))
     detail = {
         **action.detail,
         "state": release.state.value,

@@ -4,7 +4,7 @@ from functools import partial
 
 from msgspec import Struct
 
-from flagrelay.control.answers import AnyReason, Change, Request, change_of
+from flagrelay.control.answers import AnyReason, Change, Request, change_of, unchanged_at
 from flagrelay.control.flagsets import Document
 from flagrelay.control.holding import Agreed, Comparison, Difference
 from flagrelay.control.importing import plan_import
@@ -35,7 +35,7 @@ class SyncFlagSet(Request, kw_only=True):
 
 
 class Synced(Struct, kw_only=True):
-    """What differs, and how much of it is held back; `change` is null where nothing was written.
+    """What differs, and how much of it is held back; `change` is null where it was not to be written.
 
     `agreed` counts the flags and populations that people wrote, or deleted, last, and that are so in the file, too.
     With `apply`, history says so, and from then on they are the file's.
@@ -55,8 +55,7 @@ async def sync_flag_set(session: Session, request: SyncFlagSet) -> Synced:
             return _synced(comparison, None)
         try:
             await _agree(session, request, comparison.agreed, comparison.state.position.revision)
-            change = None if comparison.applied.empty else await _apply(session, request, comparison)
-            return _synced(comparison, change)
+            return _synced(comparison, await _apply(session, request, comparison))
         except Conflict:  # it may be an un-release: what is to be held back is found anew
             if not last:
                 raise
@@ -73,8 +72,11 @@ async def _compare(session: Session, request: SyncFlagSet) -> Comparison:
 
 
 async def _apply(session: Session, request: SyncFlagSet, comparison: Comparison) -> Change:
+    position = comparison.state.position
+    if comparison.applied.empty:
+        return unchanged_at(position)
     draft = comparison.applied.draft(
-        expected=comparison.state.position.revision,
+        expected=position.revision,
         over_releases=request.force,
         action="sync",
         actor=session.actor,
