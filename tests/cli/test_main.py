@@ -198,6 +198,21 @@ def test_a_signal_ends_a_command_quietly(production: Cli, number: signal.Signals
     assert (out, err.strip()) == ("", "")
 
 
+def test_ctrl_c_is_130_though_it_hit_in_source_that_was_made_at_an_import(tmp_path: Path) -> None:
+    (tmp_path / "hit.py").write_text(
+        "from flagrelay.cli import main\n"
+        "def hit():\n"
+        "    try:\n"
+        "        exec('import os, signal; os.kill(os.getpid(), signal.SIGINT); [each for each in range(1000)]')\n"
+        "    except KeyboardInterrupt:\n"
+        "        return main.INTERRUPTED\n"
+        "main._run = hit\n"
+        "main.main()\n"
+    )
+    done = subprocess.run([sys.executable, "-m", "hit"], cwd=tmp_path, timeout=20, capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+
+
 def test_whoever_reads_our_output_may_stop_reading(production: Cli) -> None:
     document = (
         "{" + ", ".join(f'"flag-{n:05}": {{"state": "ENABLED", "variants": {{"on": true}}}}' for n in range(4000)) + "}"
