@@ -108,6 +108,18 @@ def test_what_there_is_not_is_refused_since_it_would_take_it_from_nobody(shop: S
     assert shop.revision == 4
 
 
+def test_to_go_back_to_a_stage_ahead_takes_it_from_nobody_and_says_so(shop: Shop) -> None:
+    shop.cli.ok("unrelease", "checkout", "--to", "beta-50%", "--reason", "why")
+    outcome = shop.run("unrelease", "checkout", "--to", "10%", "--reason", "why")
+    assert outcome.status == 0
+    assert outcome.out == 'flag "checkout" stays as it is: there is nothing to be un-released\n'
+    assert outcome.err == (
+        'note: it is at stage "beta-50%", which comes before "10%": whoever was released to by then keeps it; '
+        "--from takes it from a population\n"
+    )
+    assert shop.run("unrelease", "checkout", "--to", "dev", "--reason", "why").err == ""
+
+
 def test_a_killed_flag_is_un_released_and_stays_killed(shop: Shop) -> None:
     shop.cli.ok("kill", "checkout", "--to", "off", "--reason", "why")
     outcome = shop.run("unrelease", "checkout", "--to", "dev", "--reason", "why")

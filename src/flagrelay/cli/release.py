@@ -282,8 +282,7 @@ def _act(
         preview: Acted = target.do(operation, preview=True, sample=sample, **members)
         if not as_json:
             show_effect(preview.effect)
-            for note in preview.notes:
-                click.echo(f"note: {one_line(note)}", err=True)
+            _note(preview)
         confirm(question, yes=options["yes"])
         members["if_revision"] = preview.release.revision
         if operation is table.PLAN:
@@ -304,8 +303,15 @@ def _act(
     end_with(proof)
 
 
+def _note(acted: Acted) -> None:
+    for note in acted.notes:
+        click.echo(f"note: {one_line(note)}", err=True)
+
+
 def _say(acted: Acted, verb: str, what: str, *, effect: bool) -> None:
     change, release = acted.change, acted.release
+    if effect:
+        _note(acted)
     if change is None or not change.changed:
         click.echo(f'flag "{one_line(release.flag)}" stays as it is: there is nothing to be {verb}')
         return

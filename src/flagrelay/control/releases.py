@@ -140,12 +140,14 @@ async def retreat(session: Session, request: RetreatTo) -> Acted:
 async def unrelease(session: Session, request: Unrelease) -> Acted:
     """Take a release back: from populations, from all but those up to a stage or population, or from everybody."""
     names = [] if request.from_ is UNSET else request.from_
+    notes: list[str] = []
 
     def taken(release: Release, now: int) -> Release:
+        notes[:] = _of_a_stage_ahead(release, request.to)
         return actions.unrelease(release, names, request.to, now=now)
 
     detail = {"from": names, "to": request.to}
-    action = Action("unrelease", taken, request.reason, narrows=True, detail=detail)
+    action = Action("unrelease", taken, request.reason, narrows=True, detail=detail, notes=notes)
     for _ in range(UNRELEASE_TRIES):
         try:
             return await act(session, request, action)
@@ -153,6 +155,15 @@ async def unrelease(session: Session, request: Unrelease) -> Acted:
             if request.if_revision is not None:
                 raise
     return await act(session, request, action)
+
+
+def _of_a_stage_ahead(release: Release, to: str | None) -> list[str]:
+    """That to go back to a stage which is not reached takes nothing from anybody."""
+    position = None if to is None else actions.stage_for(release.plan, to)
+    if position is None or position <= release.position:
+        return []
+    cause = f'it is at stage "{release.stage_name}", which comes before "{to}"'
+    return [f"{cause}: whoever was released to by then keeps it; --from takes it from a population"]
 
 
 async def restore(session: Session, request: Restore) -> Acted:

@@ -110,7 +110,7 @@ def unrelease(release: Release, blocked: Collection[str], to: str | None, *, now
     blocks = _few(release, "blocks", {*release.blocks, *blocked} - {EVERYBODY})
     changed, position = replace(release, blocks=blocks), None
     if to is not None:
-        position = _stage_for(release.plan, to)
+        position = stage_for(release.plan, to)
         if position is None:
             changed = replace(changed, only=_few(release, "limits", {*release.only, to}))
     elif EVERYBODY in blocked or not blocked:
@@ -200,20 +200,20 @@ def find_stage(plan: Plan, name: str) -> int:
     return position
 
 
-def _position(plan: Plan, name: str) -> int | None:
-    for position, stage in enumerate(plan.stages, 1):
-        if stage.name == name:
-            return position
-    return int(name) if name.isdecimal() and 1 <= int(name) <= len(plan.stages) else None
-
-
-def _stage_for(plan: Plan, name: str) -> int | None:
+def stage_for(plan: Plan, name: str) -> int | None:
     """The position of the stage that is named, or of the last one of the population that is."""
     position = _position(plan, name)
     if position is None:
         positions = [position for position, stage in enumerate(plan.stages, 1) if stage.population == name]
         return positions[-1] if positions else None
     return position
+
+
+def _position(plan: Plan, name: str) -> int | None:
+    for position, stage in enumerate(plan.stages, 1):
+        if stage.name == name:
+            return position
+    return int(name) if name.isdecimal() and 1 <= int(name) <= len(plan.stages) else None
 
 
 def _enter(
