@@ -199,7 +199,7 @@ def test_a_signal_ends_a_command_quietly(production: Cli, number: signal.Signals
 
 
 def test_ctrl_c_is_130_though_it_hit_in_source_that_was_made_at_an_import(tmp_path: Path) -> None:
-    (tmp_path / "hit.py").write_text(
+    (tmp_path / "sitecustomize.py").write_text(
         "from flagrelay.cli import main\n"
         "def hit():\n"
         "    try:\n"
@@ -207,9 +207,10 @@ def test_ctrl_c_is_130_though_it_hit_in_source_that_was_made_at_an_import(tmp_pa
         "    except KeyboardInterrupt:\n"
         "        return main.INTERRUPTED\n"
         "main._run = hit\n"
-        "main.main()\n"
     )
-    done = subprocess.run([sys.executable, "-m", "hit"], cwd=tmp_path, timeout=20, capture_output=True, check=False)
+    command = [sys.executable, "-m", "flagrelay"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, env=environment, timeout=20, capture_output=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
 
 

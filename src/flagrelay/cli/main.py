@@ -2,7 +2,6 @@
 
 import os
 import sys
-from contextlib import suppress
 from importlib import import_module
 from io import TextIOWrapper
 from typing import NoReturn
@@ -110,15 +109,7 @@ def main() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # what somebody wrote into a flag may be in no terminal's charset
             stream.reconfigure(errors="backslashreplace")
-    status = _run()
-    if status == INTERRUPTED:
-        # `python -m` would die of the signal at its end, whatever it is told, where that hit in source which is made
-        # while something is imported, as dataclasses do.
-        with suppress(OSError):
-            for stream in filter(None, (sys.stdout, sys.stderr)):
-                stream.flush()
-        os._exit(status)
-    sys.exit(status)
+    sys.exit(_run())
 
 
 def _run() -> int:
