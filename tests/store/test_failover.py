@@ -12,7 +12,7 @@ from redis.crc import key_slot
 
 from flagrelay.cli.kept import kept
 from flagrelay.cli.private_redis import PrivateRedis, find_server, private_redis
-from flagrelay.errors import StoreUnavailable
+from flagrelay.errors import EnvironmentExists, StoreUnavailable
 from flagrelay.store.connection import RedisAddress, Store, open_store
 from flagrelay.store.environments import create_environment
 from flagrelay.store.reading import read_position
@@ -50,7 +50,17 @@ async def node(stack: AsyncExitStack, port: int, *arguments: str) -> Node:
 
 async def goes_on(store: Store, master: Node, replica: Node) -> None:
     """Lose the master while subscribed, and subscribe again, with nothing said in between."""
-    await create_environment(store, ENVIRONMENT)
+
+    async def created() -> bool:
+        try:
+            await create_environment(store, ENVIRONMENT)
+        except EnvironmentExists:
+            return True
+        except StoreUnavailable:  # several servers that have just started keep a busy machine from answering in time
+            return False
+        return True
+
+    await until(created, seconds=20)
     await put(store, "a")
     await until(replica.replicates)
     assert await master.client.execute_command("WAIT", 1, 5000) == 1
