@@ -77,6 +77,10 @@ def test_what_one_copies_stays_whole_as_long_as_it_leaves_half_of_the_room(
     assert sum(line.count("x") for line in lines) == 50
 
 
+def test_what_one_copies_leaves_the_others_a_place() -> None:
+    assert column_widths(["", "a", "a", "a", "a"], [["key", "a", "a", "a", "a"]], 6, 0) == [2, 1, 1, 1, 1]
+
+
 @given(
     st.lists(CELLS, min_size=1, max_size=6), st.lists(st.lists(CELLS, min_size=6, max_size=6), min_size=1), st.data()
 )

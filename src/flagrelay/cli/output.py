@@ -49,15 +49,17 @@ def column_widths(columns: Sequence[str], lines: Sequence[Sequence[str]], room: 
 
     Where it is narrow, names of columns are folded first, then cells, both between words; and within a word only where
     nothing else helps. What one copies (a key, a name) stands in the first column, and stays whole unless that takes
-    half of the room.
+    half of the room, or what the others need at the very least.
     """
     widths = [min(width, room) for width in _widest([columns, *lines])]
     words = _widest([_longest_words(row) for row in (columns, *lines)])
     cells = [max(both) for both in zip(words, _widest(lines), strict=True)]
     kept = widths[0] if widths[0] <= room // 2 else 1
     room -= gap * (len(columns) - 1)
-    for least in (cells, words, [1] * len(words)):
+    nothing = [1] * len(widths)
+    for least in (cells, words, nothing):
         _narrow(widths, [max(kept, least[0]), *least[1:]], room)
+    _narrow(widths, nothing, room)
     return widths
 
 
