@@ -236,6 +236,7 @@ def test_a_flag_set_is_taken_as_an_object_and_as_an_array() -> None:
         ({"flags": {"a": GOOD, "not-a-flag": {}}}, 'flag "not-a-flag": at state: missing'),
         ({"flags": [GOOD]}, r"flag set: at flags\[0\].key: missing"),
         ({"flags": [{"key": "a", **GOOD}, {"key": "a", **GOOD}]}, 'flag "a": stands twice in the array'),
+        ({"flags": [{"key": [], **GOOD}]}, r"flag \[\]: a key is a string, not an array"),
         ({"flags": {}, "$evaluators": {"beta": True}}, 'population "beta": should be an object and is a boolean'),
         ({"flags": {}, "metadata": {"a": {"b": 1}}}, "flag set: at metadata.a: an object; metadata is flat"),
     ],

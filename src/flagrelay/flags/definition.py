@@ -139,9 +139,10 @@ def check_flag_set(document: object, populations: Collection[str] | None = None)
     named = None if populations is None else {*populations, *evaluators}
     flags: dict[str, Definition] = {}
     for key, definition in _entries(checked["flags"]):
+        flag = check_flag(key, definition, named)  # first: in an array a key may be anything
         if key in flags:
             raise DefinitionError(f"flag {_shown(key)}", "", "stands twice in the array")
-        flags[key] = check_flag(key, definition, named)
+        flags[key] = flag
     if len(flags) > MAX_FLAGS:
         raise DefinitionError("flag set", "flags", f"has {len(flags)} flags; the most is {MAX_FLAGS}")
     return FlagSet(flags, evaluators, check_metadata(checked.get("metadata", {})))
