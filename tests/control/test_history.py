@@ -75,7 +75,7 @@ async def test_it_can_be_asked_for_page_by_page_with_all_that_is_known(busy: Sto
     assert [each.id for each in paged] == [each.id for each in entries]
 
 
-@pytest.mark.parametrize("before", ["", "1", "1-", "x-1", "(1-1", "1-1\n", "9" * 21 + "-1"])
+@pytest.mark.parametrize("before", ["", "0-0", "1", "1-", "x-1", "(1-1", "1-1\n", "9" * 21 + "-1"])
 async def test_a_place_that_is_none_is_refused(busy: Store, before: str) -> None:
     with pytest.raises(InputError, match="before"):
         await do(busy, table.HISTORY, before=before)

@@ -17,7 +17,7 @@ Since = Annotated[str, Meta(max_length=100, description="Not older than this: 90
 Before = Annotated[
     str,
     Meta(
-        pattern=r"^[0-9]{1,19}-[0-9]{1,19}$(?!\n)",
+        pattern=r"^[1-9][0-9]{0,18}-[0-9]{1,19}$(?!\n)",
         max_length=39,
         description="The `id` of an entry: only what is older",
     ),
