@@ -83,6 +83,14 @@ def open_stream(pipeline: Pipeline, kind: str = "definitions") -> FakeTransport:
     return transport
 
 
+def stalled(pipeline: Pipeline) -> FakeTransport:
+    """A stream whose client does not read, with room for more."""
+    transport = open_stream(pipeline)
+    transport.stall()
+    transport._high_water = 1_000_000
+    return transport
+
+
 # -- with a real Redis --------------------------------------------------------------------------------------------
 
 
@@ -116,10 +124,8 @@ async def test_bytes_that_a_client_has_not_taken_count_as_lagging_although_there
 ) -> None:
     async with running(redis) as pipeline:
         await reported(redis, 0)
-        slow = open_stream(pipeline)
+        slow = stalled(pipeline)
         open_stream(pipeline)
-        slow.stall()
-        slow._high_water = 1_000_000
         await put(redis)
         report = await reported(redis, 1)
         assert not slow.paused
@@ -134,9 +140,7 @@ async def test_bytes_that_leave_at_the_end_of_a_turn_are_not_taken_for_a_client_
 ) -> None:
     async with running(redis) as pipeline:
         await reported(redis, 0)
-        late = open_stream(pipeline)
-        late.stall()
-        late._high_water = 1_000_000
+        late = stalled(pipeline)
         await put(redis)
         await until(lambda: late.buffered, "it is written to")
         late.read()
@@ -326,7 +330,7 @@ def make_reporter(kinds: str = "a", interval: float = NEVER) -> Reporter:
 
 def delivery(revision: int, *, at: int = 0, last: float = 0.0) -> Delivery:
     position = Position("e0", revision, f"nonce {revision}")
-    return Delivery(position=position, number=revision, at=at, first=last, last=last, streams=0)
+    return Delivery(position=position, at=at, first=last, last=last, streams=0)
 
 
 @contextlib.asynccontextmanager

@@ -178,7 +178,6 @@ class Pump:
             self._delivered(
                 Delivery(
                     position=change.position,
-                    number=change.number,
                     at=change.at,
                     first=change.first,
                     last=now,

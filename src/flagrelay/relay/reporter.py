@@ -94,7 +94,6 @@ class Reporter:
         self._stats = stats
         self._instance = reporting.instance or secrets.token_hex(4)
         self._counts = dict.fromkeys(hubs, 0)
-        self._last: dict[str, Delivery] = {}
         self._everywhere: Delivery | None = None
         self._news = asyncio.Event()
         self._writing = asyncio.Lock()
@@ -106,7 +105,6 @@ class Reporter:
 
     def delivered(self, hub: str, delivery: Delivery) -> None:
         """One hub has given something to all of its streams that read."""
-        self._last[hub] = delivery
         self._counts[hub] += 1
         if min(self._counts.values()) < self._counts[hub]:
             return  # another one is further behind

@@ -42,13 +42,11 @@ class Stats:
 class Delivery:
     """How one change reached the streams that were open; times in seconds since 1970, this machine's clock.
 
-    `position` is where the change leads to, `number` the feed's position of it, and `at` its time in Redis, in
-    microseconds; 0 where it is a whole state that was loaded. `first` and `last` are when its bytes were handed to the
-    first and to the last stream's transport.
+    `position` is where the change leads to, and `at` its time in Redis, in microseconds; 0 where it is a whole state
+    that was loaded. `first` and `last` are when its bytes were handed to the first and to the last stream's transport.
     """
 
     position: Position
-    number: int
     at: int
     first: float
     last: float
