@@ -8,6 +8,7 @@ from typing import Any
 import click
 import orjson
 
+from flagrelay.cli.documents import subject_of
 from flagrelay.cli.options import Command
 from flagrelay.cli.output import one_line, print_table
 from flagrelay.control.effect import Counted, Effect, ScopeShift
@@ -35,7 +36,7 @@ def sample_option(command: Command) -> Command:
 def _contexts(_ctx: click.Context, _param: click.Parameter, path: str | None) -> list[dict[str, Any]] | None:
     if path is None:
         return None
-    subject = "standard input" if path == "-" else path
+    subject = subject_of(path)
     try:
         if path == "-":
             return _parsed(sys.stdin.buffer if sys.stdin else (), subject)

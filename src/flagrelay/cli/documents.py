@@ -14,6 +14,14 @@ from flagrelay.flags.definition import MAX_NESTING, parse_json
 
 FORMATS = ("json", "yaml")
 
+format_option = click.option(
+    "--format",
+    "document_format",
+    type=click.Choice(FORMATS),
+    help="Default: by the file's ending, or by how standard input begins; else JSON.",
+)
+"""Of a document that is read."""
+
 MAX_DOCUMENT_BYTES = 64 * 1024 * 1024
 """The largest file that is read."""
 
@@ -28,7 +36,7 @@ def read_document(path: str, document_format: str | None) -> object:
         DefinitionError: it is not of its format; says where.
     """
     text = read_bytes(path, MAX_DOCUMENT_BYTES)
-    subject = _subject(path)
+    subject = subject_of(path)
     if (document_format or _told_format(path, text)) == "yaml":
         return parse_yaml(text, subject)
     return parse_json(text, subject)
@@ -57,13 +65,14 @@ def read_bytes(path: str, most: int) -> bytes:
             with Path(path).open("rb") as file:
                 text = file.read(most + 1)
     except OSError as error:
-        raise InputError(f"cannot read {_subject(path)}: {error.strerror}") from error
+        raise InputError(f"cannot read {subject_of(path)}: {error.strerror}") from error
     if len(text) > most:
-        raise InputError(f"{_subject(path)} has more than {most >> 20} MiB, which is the most")
+        raise InputError(f"{subject_of(path)} has more than {most >> 20} MiB, which is the most")
     return text
 
 
-def _subject(path: str) -> str:
+def subject_of(path: str) -> str:
+    """What errors call the file of a path, which is standard input for `-`."""
     return "standard input" if path == "-" else path
 
 

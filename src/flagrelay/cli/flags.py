@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from flagrelay.cli.acting import change, members_of, prove_change
-from flagrelay.cli.documents import FORMATS, read_document, write_document
+from flagrelay.cli.documents import FORMATS, format_option, read_document, write_document
 from flagrelay.cli.options import json_option, key_argument, who_options
 from flagrelay.cli.output import one_line, print_json, print_table
 from flagrelay.cli.proof import end_with, wait_option
@@ -18,12 +18,6 @@ from flagrelay.control.proof import Proof
 from flagrelay.flags.definition import check_flag, check_flag_set
 
 force_option = click.option("--force", is_flag=True, help="Also over a killed flag; this ends the kill.")
-format_option = click.option(
-    "--format",
-    "document_format",
-    type=click.Choice(FORMATS),
-    help="Default: by the file's ending, or by how standard input begins; else JSON.",
-)
 
 
 @click.group(epilog="Example: flagrelay flags import flags.json --env production")

@@ -7,7 +7,7 @@ import orjson
 
 from flagrelay.cli.acting import change
 from flagrelay.cli.asking import sample_option
-from flagrelay.cli.documents import FORMATS, read_bytes, read_document
+from flagrelay.cli.documents import format_option, read_bytes, read_document
 from flagrelay.cli.options import checked_text, json_option, who_options
 from flagrelay.cli.output import one_line, print_json, print_table
 from flagrelay.cli.proof import wait_option
@@ -60,12 +60,7 @@ def list_(as_json: bool, target: Target) -> None:
 )
 @name_argument
 @click.option("--rule", "path", metavar="FILE", help="A JsonLogic rule, as JSON or YAML; - for standard input.")
-@click.option(
-    "--format",
-    "document_format",
-    type=click.Choice(FORMATS),
-    help="Default: by the file's ending, or by how standard input begins.",
-)
+@format_option
 @click.option("--equals", metavar="ATTRIBUTE=VALUE", callback=checked_text(), help="Whose attribute is this.")
 @click.option(
     "--in", "in_", metavar="ATTRIBUTE=A,B,C", callback=checked_text(), help="Whose attribute is one of these."

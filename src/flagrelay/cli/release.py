@@ -9,12 +9,12 @@ import msgspec
 
 from flagrelay.cli.acting import members_of, prove_change
 from flagrelay.cli.asking import confirm, sample_option, show_effect, yes_option
-from flagrelay.cli.documents import FORMATS, read_document
+from flagrelay.cli.documents import format_option, read_document, subject_of
 from flagrelay.cli.histories import show_entries
 from flagrelay.cli.options import Command, checked_text, json_option, key_argument, who_options
 from flagrelay.cli.output import one_line, print_json
 from flagrelay.cli.proof import end_with, wait_option
-from flagrelay.cli.standings import show_plan, show_release, show_releases, told_of_kill
+from flagrelay.cli.standings import show_plan, show_release, show_releases, while_killed
 from flagrelay.cli.target import Perform, Target, target_options
 from flagrelay.control import table
 from flagrelay.control.operation import Operation
@@ -62,12 +62,7 @@ def _action(*, reason_required: bool = True, asks: bool = True) -> Callable[[Com
 @release.command(epilog="Example: flagrelay release plan checkout-v2 --env production --file plan.yaml --apply")
 @key_argument
 @click.option("--file", "path", default="-", show_default="standard input", metavar="FILE", help="The plan.")
-@click.option(
-    "--format",
-    "document_format",
-    type=click.Choice(FORMATS),
-    help="Default: by the file's ending, or by how standard input begins.",
-)
+@format_option
 @click.option("--apply", is_flag=True, help="Store it; the flag then serves its baseline to everybody.")
 @click.option("--replace-targeting", is_flag=True, help="Over targeting that the flag has of its own.")
 @_action(reason_required=False)
@@ -91,9 +86,7 @@ def plan(
     try:
         wanted = check_plan(document)
     except DefinitionError as error:
-        raise DefinitionError(
-            f"{'standard input' if path == '-' else path}: {error.subject}", error.path, error.cause
-        ) from error
+        raise DefinitionError(f"{subject_of(path)}: {error.subject}", error.path, error.cause) from error
     members = {"key": key, "plan": document, "replace_targeting": replace_targeting}
     if not apply:
         acted, reach = options["target"].run(lambda perform: _look(perform, members, options["sample"]))
@@ -320,7 +313,7 @@ def _say(acted: Acted, verb: str, what: str, *, effect: bool) -> None:
     stands = ENDS.get(release.state) or f"{release.state}, stage {release.stage}"
     click.echo(one_line(f'{what}flag "{release.flag}" is {verb}: {stands} (revision {change.revision})'))
     if release.killed:
-        click.echo(one_line(told_of_kill(release, release.killed)), err=True)
+        click.echo(one_line(while_killed(release, release.killed)), err=True)
 
 
 def _json(acted: Acted, proof: Proof | None) -> dict[str, Any]:

@@ -98,7 +98,7 @@ def show_release(answer: ReleaseAnswer, reach: Reach, last: Sequence[HistoryEntr
     if answer.killed:
         kill = answer.killed
         who = f"killed by {kill.actor} since {clock(kill.at)} UTC: {kill.reason}"
-        console.print(Text(one_line(f"{who}; {told_of_kill(answer, kill)}"), style="bold red"))
+        console.print(Text(one_line(f"{who}; {while_killed(answer, kill)}"), style="bold red"))
     for label in ("description", "owner"):
         if answer.plan.get(label):
             console.print(Text(f"{label}: {one_line(str(answer.plan[label]))}"))
@@ -127,7 +127,7 @@ def show_release(answer: ReleaseAnswer, reach: Reach, last: Sequence[HistoryEntr
     console.print(f"\nwhat fits now: {', '.join(answer.fitting)}", style="dim")
 
 
-def told_of_kill(answer: ReleaseAnswer, kill: Killed) -> str:
+def while_killed(answer: ReleaseAnswer, kill: Killed) -> str:
     """What everybody has while a flag is killed, and how that ends."""
     what = "nobody has it" if kill.to is None else f'everybody has "{kill.to}"'
     told = f"while it is killed, {what}: `flagrelay revive {answer.flag}` brings it back to this"

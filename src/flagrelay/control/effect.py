@@ -87,13 +87,14 @@ async def counted_effect(
     """
     release, definition = after
     effect = exact_effect(before[0], release, before[1])
-    if not telling(release.plan):
+    released = telling(release.plan)
+    if not released:
         return effect
     held = await read_flag_snapshot(session.store, session.environment, release.flag)
     then, now = (_with(held, release.flag, each) for each in (before[1], definition))
 
     async def counted(over: Literal["sample", "streams", "keys"], contexts: Iterable[Mapping[str, Any]]) -> Counted:
-        found = await asyncio.to_thread(count, release.flag, telling(release.plan), then, now, contexts)
+        found = await asyncio.to_thread(count, release.flag, released, then, now, contexts)
         return _counted(over, found)
 
     for shift in effect.shifts:

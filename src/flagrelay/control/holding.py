@@ -9,8 +9,8 @@ from msgspec import Struct
 
 from flagrelay.control.flags import moment, told_of_kill
 from flagrelay.control.importing import Plan, written_over
-from flagrelay.control.past import OURS, TAKING, Edits, Past, named_by
-from flagrelay.control.populations import users_of, withheld_from
+from flagrelay.control.past import OURS, TAKING, Edits, Past
+from flagrelay.control.populations import named_by, users_of, withheld_from
 from flagrelay.flags.definition import FlagSet
 from flagrelay.flags.equality import same
 from flagrelay.release.population import references

@@ -6,12 +6,12 @@ Everything here goes back in time: the newest entry comes first.
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
+from flagrelay.control.populations import named_by
 from flagrelay.control.session import Session
 from flagrelay.flags.definition import FlagSet
-from flagrelay.release.population import references
 from flagrelay.release.standing import DARK
 from flagrelay.store.history import HistoryEntry, read_actions, read_history
-from flagrelay.store.reading import FlagEntry, State
+from flagrelay.store.reading import State
 
 OURS = ("sync", "import")
 """What files do. Everything else is somebody's own doing."""
@@ -64,12 +64,6 @@ class Past:
     taken: Mapping[str, HistoryEntry] = field(default_factory=dict)
     flags: Edits = field(default_factory=Edits)
     populations: Edits = field(default_factory=Edits)
-
-
-def named_by(entry: FlagEntry) -> set[str]:
-    """The populations that a flag names; one that is killed, in what it returns to, too."""
-    named = references(entry.definition.get("targeting"))
-    return named | references(entry.killed.original.get("targeting")) if entry.killed else named
 
 
 async def read_past(session: Session, state: State, wanted: FlagSet, changed: Collection[str], *, prune: bool) -> Past:

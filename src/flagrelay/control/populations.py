@@ -31,7 +31,7 @@ from flagrelay.release.population import (
     one_of,
     references,
 )
-from flagrelay.store.reading import State, read_state
+from flagrelay.store.reading import FlagEntry, State, read_state
 from flagrelay.store.writing import Draft, write_change
 
 DELETE_TRIES = 20
@@ -255,14 +255,17 @@ def _wanted_rule(request: PutPopulation) -> Rule | None:
     return given[0] if given else None
 
 
+def named_by(entry: FlagEntry) -> set[str]:
+    """The populations that a flag names; one that is killed, in what it returns to, too."""
+    named = references(entry.definition.get("targeting"))
+    return named | references(entry.killed.original.get("targeting")) if entry.killed else named
+
+
 def users_of(state: State) -> dict[str, list[str]]:
     """What names each population, as a person names it. A killed flag counts as what it returns to, too."""
     users: dict[str, list[str]] = {}
     for key, entry in sorted(state.flags.items()):
-        named = references(entry.definition.get("targeting"))
-        if entry.killed:
-            named |= references(entry.killed.original.get("targeting"))
-        for name in named:
+        for name in named_by(entry):
             users.setdefault(name, []).append(f'flag "{key}"')
     for key, held in sorted(state.releases.items()):
         for name in held.release.populations:
@@ -275,13 +278,17 @@ def withheld_from(state: State, name: str, rule: Rule | None) -> str:
 
     Empty for none, and for lists of targeting keys between which nobody gets it.
     """
+    standing = (entry.release for entry in state.releases.values())
+    releases = [release for release in standing if name in release.blocks or name in release.only]
+    if not releases:
+        return ""
     held = state.evaluators[name][1] if name in state.evaluators else None
     before, after = ({*(keys_of(each) or ())} for each in (held, rule))
-    for key, entry in sorted(state.releases.items()):
-        if name in entry.release.blocks and not (before and before <= after):
-            return f'flag "{key}" is un-released from it'
-        if name in entry.release.only and not (after and after <= before):
-            return f'flag "{key}" is limited to it'
+    for release in sorted(releases, key=lambda each: each.flag):
+        if name in release.blocks and not (before and before <= after):
+            return f'flag "{release.flag}" is un-released from it'
+        if name in release.only and not (after and after <= before):
+            return f'flag "{release.flag}" is limited to it'
     return ""
 
 

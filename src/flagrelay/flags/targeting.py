@@ -22,12 +22,13 @@ class _Checker:
     Args:
         subject: what it belongs to, for errors.
         populations: the names that `$ref` may take; None where that is not known, and empty for none.
+        refers: whether it may refer to populations at all.
     """
 
     def __init__(self, subject: str, populations: Collection[str] | None, *, refers: bool) -> None:
-        self._refers = refers
         self._subject = subject
         self._populations = populations
+        self._refers = refers
 
     def fail(self, path: str, cause: str) -> DefinitionError:
         return DefinitionError(self._subject, path.removeprefix("."), cause)

@@ -60,8 +60,7 @@ def start(release: Release, stage: str | None, *, now: int, actor: str, force: b
         ActionUnfit: it has started.
         TooEarly, ApprovalMissing, ActionRefused: as `advance`.
     """
-    state = transition(release.flag, release.state, Action.START)
-    return _enter(release, state, Action.START, stage, now=now, actor=actor, force=force)
+    return _enter(release, Action.START, stage, now=now, actor=actor, force=force)
 
 
 def advance(release: Release, stage: str | None, *, now: int, actor: str, force: bool = False) -> Release:
@@ -73,8 +72,7 @@ def advance(release: Release, stage: str | None, *, now: int, actor: str, force:
         ApprovalMissing: a stage that it would enter takes an approval.
         ActionRefused: there is no such later stage.
     """
-    state = transition(release.flag, release.state, Action.ADVANCE)
-    return _enter(release, state, Action.ADVANCE, stage, now=now, actor=actor, force=force)
+    return _enter(release, Action.ADVANCE, stage, now=now, actor=actor, force=force)
 
 
 def retreat(release: Release, stage: str | None, *, now: int) -> Release:
@@ -216,9 +214,8 @@ def _position(plan: Plan, name: str) -> int | None:
     return int(name) if name.isdecimal() and 1 <= int(name) <= len(plan.stages) else None
 
 
-def _enter(
-    release: Release, state: State, action: Action, stage: str | None, *, now: int, actor: str, force: bool
-) -> Release:
+def _enter(release: Release, action: Action, stage: str | None, *, now: int, actor: str, force: bool) -> Release:
+    state = transition(release.flag, release.state, action)
     stages = release.plan.stages
     position = release.position + 1 if stage is None else find_stage(release.plan, stage)
     if position > len(stages):
